@@ -18,11 +18,8 @@ const CONNECTIONS: u32 = 16;
 /// How long a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limits that the server enforces on each connection, in milliseconds.
-const LIMITS: [(&str, &str); 3] = [
-    ("statement_timeout", "30000"),
-    ("lock_timeout", "10000"),
-    ("idle_in_transaction_session_timeout", "30000"),
-];
+const LIMITS: [(&str, &str); 3] =
+    [("statement_timeout", "30000"), ("lock_timeout", "10000"), ("idle_in_transaction_session_timeout", "30000")];
 
 /// A pool that connects when first used, so that a process starts while Postgres is away.
 ///

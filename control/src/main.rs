@@ -77,11 +77,7 @@ fn state(database: &config::Database, time: &config::Time) -> anyhow::Result<Sta
     })
 }
 
-async fn serve_internal(
-    lifecycle: &mut Lifecycle,
-    settings: &config::Internal,
-    state: &State,
-) -> anyhow::Result<()> {
+async fn serve_internal(lifecycle: &mut Lifecycle, settings: &config::Internal, state: &State) -> anyhow::Result<()> {
     let listener = http::listen(settings.internal_listen).await?;
     let router = http::internal(state.clone(), settings.internal_credential.clone());
     lifecycle.spawn("internal listener", http::serve(listener, router, lifecycle.stopping()));

@@ -59,10 +59,7 @@ impl Metrics {
                 "chutes_control_principals_refilled_total",
                 "Times all principals were written because Redis did not have them",
             )?,
-            outbox_waiting: IntGauge::new(
-                "chutes_control_outbox_waiting",
-                "Changes that wait to be written to Redis",
-            )?,
+            outbox_waiting: IntGauge::new("chutes_control_outbox_waiting", "Changes that wait to be written to Redis")?,
             directory_version: IntGauge::new(
                 "chutes_control_directory_version",
                 "Version of the newest directory this process published",

@@ -19,10 +19,9 @@ impl DutyLock {
         let mut connection = PgListener::connect_with(&dedicated).await?;
         connection.eager_reconnect(false);
         connection.listen(duty).await?;
-        let taken =
-            sqlx::query_scalar!(r#"select pg_try_advisory_lock(hashtextextended($1, 0)) as "taken!""#, duty)
-                .fetch_one(&mut connection)
-                .await?;
+        let taken = sqlx::query_scalar!(r#"select pg_try_advisory_lock(hashtextextended($1, 0)) as "taken!""#, duty)
+            .fetch_one(&mut connection)
+            .await?;
         Ok(taken.then_some(Self { connection }))
     }
 

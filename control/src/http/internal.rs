@@ -15,7 +15,8 @@ use crate::state;
 
 /// Lets a request pass that carries the credential of the internal listeners.
 pub async fn demand_credential(State(credential): State<Arc<Secret>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(authorization_token);
+    let given =
+        request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(authorization_token);
     let held = credential.reveal().as_bytes();
     if given.is_some_and(|given| bool::from(given.as_bytes().ct_eq(held))) {
         next.run(request).await
