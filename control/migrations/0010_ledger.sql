@@ -54,10 +54,8 @@ create table log_writers (
     writer_id uuid constraint log_writers_pkey primary key,
     -- highest contiguous sequence that is in `invocations` or `usage_rejects`
     mark bigint not null constraint log_writers_mark_range check (mark >= 0),
-    -- what is known above the mark
-    ahead jsonb not null,
-    -- everything completed before it is at or below the mark
-    clock timestamptz,
+    -- everything completed before it is at or below the mark; before the first beat, when the writer was first heard of
+    clock timestamptz not null,
     closed boolean not null,
     first_seen timestamptz not null,
     last_seen timestamptz not null

@@ -2,6 +2,9 @@
 
 use chrono::{DateTime, Datelike, Duration, DurationRound, NaiveDate, Timelike, Utc};
 
+/// How far a gateway's clock may run ahead of ours.
+const FURTHEST_AHEAD: Duration = Duration::hours(24);
+
 /// The window `[end − 1 h, end)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExportHour(DateTime<Utc>);
@@ -23,6 +26,14 @@ impl ExportHour {
     pub fn holding(at: DateTime<Utc>) -> Self {
         let start = at.duration_trunc(Duration::hours(1)).unwrap_or(DateTime::UNIX_EPOCH);
         Self(start + Duration::hours(1))
+    }
+
+    /// The hour whose file holds a row that ended at `completed_at`: its own while that is open, else the oldest open.
+    ///
+    /// A clock that runs ahead puts it off by a day at most.
+    #[must_use]
+    pub fn of_row(completed_at: DateTime<Utc>, oldest_open: Self, now: DateTime<Utc>) -> Self {
+        Self::holding(completed_at.min(now + FURTHEST_AHEAD)).max(oldest_open)
     }
 
     /// The hour that ends at `end`; nothing where that is not a whole hour.
