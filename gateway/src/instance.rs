@@ -1,0 +1,4 @@
+//! What instances get and give.
+
+pub mod request;
+pub mod stream;
