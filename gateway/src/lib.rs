@@ -3,6 +3,8 @@
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod directory;
+pub mod limit;
 pub mod metrics;
 pub mod principals;
 pub mod refusal;

@@ -25,6 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::cache::{Cache, Held, Settled};
+pub(crate) use self::feed::client;
 use self::completeness::{Completeness, Verdict};
 use self::lookup::Lookup;
 use self::proof::Proof;
@@ -108,7 +109,7 @@ impl Principals {
     /// When the Redis URL is wrong or does not ask for RESP3, without which invalidations cannot arrive.
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Arc<Self>> {
         Ok(Arc::new(Self {
-            client: feed::client(&config.redis_url)?,
+            client: client(&config.redis_url)?,
             connection: ArcSwapOption::empty(),
             proof: Proof::new(config.stale_after),
             completeness: Completeness::default(),

@@ -20,7 +20,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// Checks a Redis URL without connecting.
-pub(super) fn client(url: &str) -> anyhow::Result<redis::Client> {
+pub(crate) fn client(url: &str) -> anyhow::Result<redis::Client> {
     let client = redis::Client::open(url).context("reading the redis url")?;
     let protocol = client.get_connection_info().redis_settings().protocol();
     ensure!(protocol == ProtocolVersion::RESP3, "the redis url must say ?protocol=resp3");
