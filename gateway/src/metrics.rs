@@ -24,12 +24,18 @@ pub struct Metrics {
     pub directory_version: IntGauge,
     /// Unix time at which the directory in force was made.
     pub directory_made_at: IntGauge,
+    /// Unix time at which Redis last confirmed the directory in force; its age while Redis is away.
+    pub directory_seen_at: IntGauge,
+    /// Instances left out of the directory in force because their key cannot be opened.
+    pub directory_unopened: IntGauge,
     /// Snapshots refused by reason.
     pub directory_refused: IntCounterVec,
     /// Whether the principal connection to Redis is alive (1) or not (0).
     pub principals_connected: IntGauge,
     /// Principal sets refused because they were too small.
     pub principals_refused: IntCounter,
+    /// Questions put to control because Redis did not hold all principals.
+    pub principals_looked_up: IntCounter,
     /// Principals in memory.
     pub principals_held: IntGauge,
 
@@ -83,9 +89,12 @@ impl Metrics {
             first_chunk,
             directory_version: gauge("chutes_gateway_directory_version", "version of the directory in force")?,
             directory_made_at: gauge("chutes_gateway_directory_made_at_seconds", "when the directory was made")?,
+            directory_seen_at: gauge("chutes_gateway_directory_seen_at_seconds", "when redis last confirmed it")?,
+            directory_unopened: gauge("chutes_gateway_directory_unopened_instances", "instances left out")?,
             directory_refused: counters("chutes_gateway_directory_refused_total", "snapshots refused", &["reason"])?,
             principals_connected: gauge("chutes_gateway_principals_connected", "whether principals are followed")?,
             principals_refused: counter("chutes_gateway_principals_refused_total", "principal sets refused")?,
+            principals_looked_up: counter("chutes_gateway_principals_looked_up_total", "questions put to control")?,
             principals_held: gauge("chutes_gateway_principals_held", "principals in memory")?,
             unconfirmed: gauge("chutes_gateway_unconfirmed_records", "records not yet in the database")?,
             records_dropped: counter("chutes_gateway_records_dropped_total", "records that could not be written")?,

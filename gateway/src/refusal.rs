@@ -23,7 +23,7 @@ pub struct Standing {
     pub limit: u32,
     /// Calls left.
     pub remaining: u32,
-    /// Whole seconds until all is free again.
+    /// Whole seconds until the next call is free; 0 while none is taken.
     pub reset: u64,
 }
 
