@@ -6,8 +6,13 @@ use std::time::Duration;
 use http::header::{CONNECTION, FORWARDED, HOST, HeaderName, UPGRADE};
 use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::ServerSession;
 use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType};
 use protocol::headers;
+
+use crate::host::merge_slashes;
+use crate::refusal::Refusal;
 
 /// Client headers of our own family that the services behind authenticate themselves.
 const CREDENTIALS: [&str; 3] = [headers::HOTKEY, headers::SIGNATURE, headers::NONCE];
@@ -26,10 +31,49 @@ const HOP_BY_HOP: [HeaderName; 3] = [
     HeaderName::from_static("proxy-authenticate"),
 ];
 
+/// The page of metrics that a header hides upstream; here only the internal listener has it.
+const METRICS_PATH: &str = "/_metrics";
+
 /// Time to connect to a service of ours.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Time a service of ours may stay silent within an answer.
 const SILENCE: Duration = Duration::from_secs(600);
+
+/// One of our services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// The developers' API.
+    Api,
+    /// The image registry.
+    Registry,
+    /// The miners' socket.
+    Ws,
+    /// The public event socket.
+    Events,
+}
+
+/// Where our services are.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// The API.
+    pub api: SocketAddr,
+    /// The registry, if it runs.
+    pub registry: Option<SocketAddr>,
+    /// The miners' socket, if it runs.
+    pub ws: Option<SocketAddr>,
+    /// The event socket, if it runs.
+    pub events: Option<SocketAddr>,
+    /// Peers whose word about the client is believed.
+    pub trusted: Vec<IpAddr>,
+}
+
+/// A request on its way to a service.
+#[derive(Clone, Debug)]
+pub struct Forwarded {
+    service: Service,
+    address: SocketAddr,
+    client: Client,
+}
 
 /// Who the client is, as far as the edge can vouch for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,21 +106,83 @@ impl Client {
     }
 }
 
-/// Where a request for one of our services goes.
-#[must_use]
-pub fn peer(address: SocketAddr) -> Box<HttpPeer> {
-    let mut peer = HttpPeer::new(address, false, String::new());
-    peer.options.connection_timeout = Some(CONNECT);
-    peer.options.read_timeout = Some(SILENCE);
-    peer.options.write_timeout = Some(SILENCE);
-    Box::new(peer)
+impl Services {
+    /// The way of a request to a service.
+    ///
+    /// # Errors
+    /// When nothing serves it, or it asks for what only the internal listener shows.
+    pub fn forward(&self, service: Service, session: &ServerSession) -> Result<Forwarded, Refusal> {
+        let request = session.req_header();
+        let path = merge_slashes(request.uri.path());
+        if path == METRICS_PATH || path.strip_prefix(METRICS_PATH).is_some_and(|rest| rest.starts_with('/')) {
+            return Err(Refusal::UnknownPage);
+        }
+        let address = match service {
+            Service::Api => Some(self.api),
+            Service::Registry => self.registry,
+            Service::Ws => self.ws,
+            Service::Events => self.events,
+        };
+        let address = address.ok_or(Refusal::NoService(service.name()))?;
+        let peer = session.client_addr().and_then(|peer| peer.as_inet()).map(|peer| peer.ip().to_canonical());
+        let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        Ok(Forwarded { service, address, client: Client::of(peer, tls, &request.headers, &self.trusted) })
+    }
 }
 
-/// Removes what only the edge may say, and says it.
-///
-/// # Errors
-/// When a header cannot be set.
-pub fn rewrite_request(request: &mut RequestHeader, client: Client) -> pingora::Result<()> {
+impl Service {
+    /// Its label under the domain.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Registry => "registry",
+            Self::Ws => "ws",
+            Self::Events => "events",
+        }
+    }
+}
+
+impl Forwarded {
+    /// The service.
+    #[must_use]
+    pub fn service(&self) -> Service {
+        self.service
+    }
+
+    /// Where the request goes.
+    #[must_use]
+    pub fn peer(&self) -> Box<HttpPeer> {
+        let mut peer = HttpPeer::new(self.address, false, String::new());
+        peer.options.connection_timeout = Some(CONNECT);
+        peer.options.read_timeout = Some(SILENCE);
+        peer.options.write_timeout = Some(SILENCE);
+        Box::new(peer)
+    }
+
+    /// Removes what only the edge may say, and says it.
+    ///
+    /// # Errors
+    /// When a header cannot be set.
+    pub fn rewrite_request(&self, request: &mut RequestHeader) -> pingora::Result<()> {
+        rewrite_request(request, self.client)
+    }
+
+    /// What the client is told when the service does not answer.
+    #[must_use]
+    pub fn refusal(&self, error: &Error) -> Refusal {
+        match error.etype() {
+            ErrorType::ConnectTimedout
+            | ErrorType::ConnectRefused
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectError => Refusal::NoService(self.service.name()),
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Refusal::ServiceTimeout(self.service.name()),
+            _ => Refusal::ServiceFailed(self.service.name()),
+        }
+    }
+}
+
+fn rewrite_request(request: &mut RequestHeader, client: Client) -> pingora::Result<()> {
     let ours = |name: &HeaderName| {
         let name = name.as_str();
         let family = name.starts_with(headers::PREFIX) && !CREDENTIALS.contains(&name);

@@ -21,6 +21,8 @@ pub struct Relay<A> {
     meter: Meter,
     started: Instant,
     ended: bool,
+    /// Whether what the client has ends where an event does.
+    between_events: bool,
     /// A failure behind pieces that the client still gets.
     failed: Option<Failure>,
 }
@@ -39,7 +41,7 @@ pub enum Ended {
 impl<A: Answer> Relay<A> {
     /// A stream whose answer has begun; times count from `started`.
     pub fn new(answer: A, lines: Lines, meter: Meter, started: Instant) -> Self {
-        Self { answer, lines, meter, started, ended: false, failed: None }
+        Self { answer, lines, meter, started, ended: false, between_events: true, failed: None }
     }
 
     /// What was counted so far.
@@ -50,6 +52,11 @@ impl<A: Answer> Relay<A> {
     /// Whether the instance has said its last.
     pub fn is_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Whether what the client has ends where an event does.
+    pub fn is_between_events(&self) -> bool {
+        self.between_events
     }
 
     /// Waits for more of the stream; what of it the client gets, which may be nothing.
@@ -106,6 +113,7 @@ impl<A: Answer> Relay<A> {
         loop {
             if !shown.is_empty() {
                 note(&self.meter);
+                self.between_events = shown.ends_with(b"\n\n") || shown.ends_with(b"\r\n\r\n");
                 if client.write(shown).await.is_err() {
                     return Ended::Gone;
                 }
