@@ -1,0 +1,3 @@
+//! One request to an instance: how it is sent, how its answer is opened, how its failure is judged.
+
+pub mod verdict;
