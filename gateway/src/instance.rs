@@ -1,4 +1,4 @@
-//! What instances get and give.
+//! One request to an instance: how it is sent, how its answer is opened, how its failure is judged.
 
 pub mod request;
 pub mod stream;

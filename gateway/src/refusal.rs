@@ -124,10 +124,9 @@ impl Refusal {
             Self::UnknownChute | Self::UnknownModel(_) | Self::UnknownCord | Self::UnknownPage => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::Unauthenticated
-            | Self::InvalidCredential(_)
-            | Self::ExpiredSession
-            | Self::ReplayedSignature => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated | Self::InvalidCredential(_) | Self::ExpiredSession | Self::ReplayedSignature => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::OutOfScope => StatusCode::FORBIDDEN,
             Self::RateLimited { .. } | Self::TooManyAtOnce { .. } | Self::Maintenance | Self::AtCapacity => {
                 StatusCode::TOO_MANY_REQUESTS
@@ -296,7 +295,7 @@ impl Refusal {
                 "{} quota of {quota} calls per day exceeded and the account balance is used up, please add balance",
                 whose.words()
             ),
-            Self::BadRequest(what) => format!("Invalid request: {what}"),
+            Self::BadRequest(what) => what.clone(),
             Self::BodyTooLarge { limit } => format!("request body is larger than {limit} bytes"),
             Self::BodyTimeout => "the request body did not arrive in time".into(),
             Self::Overloaded => "too many large requests at the moment, try again".into(),
