@@ -7,7 +7,7 @@ mod drain;
 mod entry;
 pub mod intake;
 mod opening;
-mod place;
+pub mod place;
 mod relay;
 mod reply;
 mod running;
@@ -39,7 +39,7 @@ use crate::llm;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::strikes::Strikes;
-use crate::usage::log::UsageLog;
+use crate::usage::UsageLog;
 
 /// Purpose in the signature of a call without a body.
 const PURPOSE: &str = "chutes";
@@ -55,15 +55,15 @@ pub struct Calls<I> {
     /// How often and how many at once.
     pub limits: Arc<Limits>,
     /// How much a day.
-    pub quota: Quota,
+    pub quota: Arc<Quota>,
     /// Room for request bodies.
     pub intake: Intake,
     /// Places on instances.
-    pub places: Places,
+    pub places: Arc<Places>,
     /// The way to instances.
     pub instances: I,
     /// What is kept of each attempt.
-    pub log: Arc<UsageLog>,
+    pub log: UsageLog,
     /// Tells control about instances that do not understand us.
     pub strikes: Strikes,
     /// Signs requests to instances.
@@ -157,9 +157,12 @@ impl<I: Instances> Calls<I> {
         };
         let mut fields = stamp.fields();
         fields.push(content_type("application/json"));
+        let listed = routes.models();
+        let owners: Vec<_> = listed.iter().map(|route| route.chute.owner).collect();
+        let models = llm::models(listed.iter().map(|route| &route.chute), &owners);
         self.metrics.count_answer(StatusCode::OK, "none");
         // A client that is gone needs no list.
-        let _ = whole(client, StatusCode::OK, fields, llm::models(routes.models())).await;
+        let _ = whole(client, StatusCode::OK, fields, models).await;
     }
 
     /// Everything that comes before the first attempt, in its order.

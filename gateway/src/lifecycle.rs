@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 /// How long duties may take to flush once no request runs any more.
-const FLUSH: Duration = Duration::from_secs(10);
+const FLUSH: Duration = Duration::from_secs(15);
 
 /// What of the program runs, and whether it should stop.
 pub struct Lifecycle {

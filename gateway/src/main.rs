@@ -21,5 +21,5 @@ fn main() -> anyhow::Result<()> {
     let provider = rustls::crypto::ring::default_provider();
     provider.install_default().map_err(|_| anyhow::anyhow!("another TLS provider was installed before"))?;
     telemetry::start(&config.log, config.log_json)?;
-    server::run(config)
+    server::run(&config)
 }

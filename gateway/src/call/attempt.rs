@@ -18,6 +18,7 @@ use crate::directory::Target;
 use crate::instance::request::outgoing;
 use crate::instance::verdict::{Attempts, Failure, Next, Verdict};
 use crate::refusal::Refusal;
+use crate::usage::LogUnwritable;
 use crate::usage::meter::Meter;
 
 /// What became of one attempt.
@@ -61,13 +62,18 @@ impl<I: Instances> Calls<I> {
     }
 
     async fn try_once(&self, job: &mut Job, place: &mut Place<'_>, client: &mut impl Downstream) -> Attempt {
-        let started = Instant::now();
         let Some(target) = job.entry.target(place.instance) else { return Attempt::Refused(Refusal::Internal) };
         let admission = self.admission(job, &target, place.mean_connections);
-        let Ok(flight) = self.log.admit(admission) else { return Attempt::Refused(Refusal::LogUnwritable) };
-        let quota = job.entry.quota.take();
-        let running = Running::new(flight, quota, self.clock, self.metrics.clone(), started);
-        let opening = tokio::time::timeout(self.patience.first_chunk, self.open(job, &target, started));
+        let begun = Running::begin(&self.log, admission, &mut job.entry.quota, self.clock, &self.metrics);
+        let running = match begun {
+            Ok(running) => running,
+            Err(LogUnwritable::Busy) => return Attempt::Refused(Refusal::Overloaded),
+            Err(error) => {
+                tracing::error!(%error, "an attempt cannot be recorded");
+                return Attempt::Refused(Refusal::LogUnwritable);
+            }
+        };
+        let opening = tokio::time::timeout(self.patience.first_chunk, self.open(job, &target, running.started()));
         let opened = tokio::select! {
             biased;
             () = client.gone() => None,

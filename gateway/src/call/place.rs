@@ -7,7 +7,7 @@ use protocol::ids::InstanceId;
 
 use crate::balance::{Balance, Outcome, Pick, Reservation};
 use crate::directory::ChuteRoute;
-use crate::instance::verdict::Left;
+use crate::instance::verdict::Shortage;
 
 /// The places of this process.
 pub struct Places {
@@ -37,7 +37,7 @@ impl Places {
     ///
     /// # Errors
     /// When there is none to take.
-    pub fn take(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Left> {
+    pub fn take(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
         let candidates: Vec<InstanceId> = route.instances.iter().map(|target| target.instance.id).collect();
         let concurrency = route.chute.concurrency;
         match self.balance().pick(&candidates, concurrency, tried, self.now(), rand::random()) {
@@ -48,8 +48,8 @@ impl Places {
                 outcome: Outcome::Open,
                 mean_connections,
             }),
-            Pick::AllBusy => Err(Left::Busy),
-            Pick::AllStruck | Pick::None => Err(Left::Nothing),
+            Pick::AllBusy => Err(Shortage::Busy),
+            Pick::AllStruck | Pick::None => Err(Shortage::None),
         }
     }
 

@@ -13,7 +13,7 @@ use super::opening::Opening;
 use super::place::Place;
 use super::relay::{Ended, Relay};
 use super::running::Running;
-use super::upstream::{Answer, Instances};
+use super::upstream::Instances;
 use super::{Calls, Job};
 use crate::instance::verdict::{Attempts, Failure, Next, Verdict};
 use crate::refusal::Refusal;
