@@ -4,6 +4,8 @@ pub mod balance;
 pub mod body;
 pub mod clock;
 pub mod config;
+#[cfg(test)]
+mod fixture;
 pub mod host;
 pub mod instance;
 pub mod llm;
