@@ -7,6 +7,8 @@ pub mod call;
 pub mod clock;
 pub mod config;
 pub mod directory;
+#[cfg(test)]
+mod fixture;
 pub mod forward;
 pub mod framing;
 pub mod host;

@@ -1,6 +1,5 @@
 //! Builds the program from its settings and runs it until it is told to stop.
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,6 @@ use pingora::proxy::http_proxy_service;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::listening::Service as Listening;
-use protocol::ids::InstanceId;
 use protocol::session::SessionVerifier;
 use protocol::signing::Keypair;
 use tracing::info;
@@ -204,8 +202,7 @@ async fn forget_instances(places: Arc<Places>, directory: Arc<Directory>) {
     loop {
         tokio::time::sleep(FORGET).await;
         if let Some(routes) = directory.current() {
-            let there: HashSet<InstanceId> = routes.instances().collect();
-            places.keep(|instance| there.contains(&instance));
+            places.keep(|instance| routes.has_instance(instance));
         }
     }
 }
