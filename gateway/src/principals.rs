@@ -25,8 +25,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::cache::{Cache, Held, Settled};
-pub(crate) use self::feed::client;
 use self::completeness::{Completeness, Verdict};
+pub(crate) use self::feed::client;
 use self::lookup::Lookup;
 use self::proof::Proof;
 use crate::config::Config;
@@ -180,7 +180,8 @@ impl Principals {
             return flight;
         }
         let key: Arc<str> = Arc::from(key.as_str());
-        let landing = Landing::<T> { principals: Arc::clone(self), key: Arc::clone(&key), kind: std::marker::PhantomData };
+        let landing =
+            Landing::<T> { principals: Arc::clone(self), key: Arc::clone(&key), kind: std::marker::PhantomData };
         let flight = async move { landing.principals.read_until_settled(&landing.key).await }.boxed().shared();
         if let Some(weak) = flight.downgrade() {
             flights.insert(key, weak);

@@ -117,10 +117,9 @@ impl Refusal {
         match self {
             Self::UnknownChute | Self::UnknownModel(_) | Self::UnknownCord => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::Unauthenticated
-            | Self::InvalidCredential(_)
-            | Self::ExpiredSession
-            | Self::ReplayedSignature => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated | Self::InvalidCredential(_) | Self::ExpiredSession | Self::ReplayedSignature => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::OutOfScope => StatusCode::FORBIDDEN,
             Self::RateLimited { .. } | Self::TooManyAtOnce { .. } | Self::Maintenance | Self::AtCapacity => {
                 StatusCode::TOO_MANY_REQUESTS

@@ -114,7 +114,8 @@ fn an_instance_whose_key_cannot_be_opened_is_left_out() {
 #[test]
 fn what_did_not_change_keeps_its_place_in_memory() {
     let same = Chute { instances: vec![instance()], ..chute("same", "same", UserId::random()) };
-    let mut changed = Chute { instances: vec![instance(), instance()], ..chute("changed", "changed", UserId::random()) };
+    let mut changed =
+        Chute { instances: vec![instance(), instance()], ..chute("changed", "changed", UserId::random()) };
     let before = Routes::build(directory(&[same.clone(), changed.clone()], &[]), &key(), None);
     changed.instances[1].port += 1;
     let after = Routes::build(directory(&[same, changed], &[]), &key(), Some(&before));
