@@ -215,30 +215,34 @@ impl Principals {
                 tracing::debug!(%error, "cannot read a principal from redis");
                 Unavailable
             })?;
-        let malformed = |error| {
+        let complete = self.believes(&marker);
+        let found = Versioned::from_fields(&fields).map_err(|error| {
             tracing::error!(%error, "redis holds a principal that cannot be read");
             Unavailable
-        };
-        let complete = self.believes(Versioned::from_fields(&marker).map_err(malformed)?);
-        match Versioned::from_fields(&fields).map_err(malformed)? {
-            Some(found) => Ok(Some(found)),
-            None if complete => Ok(None),
-            None => {
-                self.metrics.principals_looked_up.inc();
-                self.lookup.find(key).await
-            }
+        })?;
+        if found.is_some() || complete {
+            return Ok(found);
         }
+        self.metrics.principals_looked_up.inc();
+        self.lookup.find(key).await
     }
 
-    fn believes(&self, marker: Option<Versioned<Complete>>) -> bool {
-        let marker = marker.map(|marker| marker.entry);
-        match self.completeness.judge(marker.clone()) {
+    fn believes(&self, marker: &HashMap<String, String>) -> bool {
+        let marker = match Versioned::from_fields(marker) {
+            Ok(marker) => marker,
+            Err(error) => {
+                self.metrics.principals_refused.inc();
+                tracing::error!(%error, "redis holds a marker of completeness that cannot be read");
+                return false;
+            }
+        };
+        match self.completeness.judge(marker.as_ref(), Instant::now()) {
             Verdict::Complete => true,
             Verdict::Incomplete => false,
             Verdict::Refused { anew } => {
-                if let Some(Complete { users, keys, .. }) = marker.filter(|_| anew) {
+                if let Some(Versioned { version, entry: Complete { users, keys, .. } }) = marker.filter(|_| anew) {
                     self.metrics.principals_refused.inc();
-                    tracing::warn!(users, keys, "refused a set of principals that has lost more than half");
+                    tracing::warn!(version, users, keys, "refused a set of principals that is older or has lost half");
                 }
                 false
             }

@@ -55,7 +55,7 @@ async fn s6_two_hundred_requests_signed_in_one_second_pass_and_each_sent_again_i
     let signed: Vec<Signed> = (0..200).map(|_| Signed::by(&keypair, nonce, purpose)).collect();
     let first = join_all(signed.iter().map(|signed| signed.identify(&who, purpose))).await;
     for result in first {
-        let caller = result.ok().expect("the first use passes");
+        let Ok(caller) = result else { panic!("the first use is refused") };
         assert_eq!((caller.user.id, caller.via), (user.id, Via::Hotkey(keypair.hotkey().clone())));
     }
     let again = join_all(signed.iter().map(|signed| signed.identify(&who, purpose))).await;
@@ -111,7 +111,12 @@ async fn without_redis_no_signature_is_accepted() {
     let keypair = Keypair::from_seed([1; 32]);
     publish_hotkey(&who, &keypair);
     let purpose = Covers::Purpose("chutes");
-    assert!(Signed::by(&keypair, now(), purpose).identify(&who, purpose).await.is_ok());
+    let identify = async || Signed::by(&keypair, now(), purpose).identify(&who, purpose).await;
+    assert!(identify().await.is_ok());
+    who.redis.freeze();
+    assert!(matches!(identify().await.err(), Some(Refusal::NotReady(_))));
+    who.redis.thaw();
+    eventually("signatures pass again", async || identify().await.is_ok()).await;
     who.redis.kill();
     let refused = Signed::by(&keypair, now(), purpose).identify(&who, purpose).await.err();
     assert!(matches!(refused, Some(Refusal::NotReady(_))), "{refused:?}");

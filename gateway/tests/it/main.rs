@@ -1,5 +1,7 @@
 //! Integration tests of the gateway's parts against a real Redis and real files.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
+
 mod auth;
 mod control_stand_in;
 mod directory;
