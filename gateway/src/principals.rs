@@ -200,7 +200,8 @@ impl Principals {
                 Settled::Overtaken(value) => last = value,
             }
         }
-        // It changes faster than it can be read. What was read is newer than the question; it is only not kept.
+        // It, or a neighbour in the cache, changes faster than it can be read. What was read last is at most as old as
+        // one reading takes; it serves those who wait and is not kept.
         Ok(last)
     }
 

@@ -6,6 +6,7 @@ mod auth;
 mod control_stand_in;
 mod directory;
 mod freezing_proxy;
+mod limit;
 mod principals;
 mod redis_server;
 mod who;

