@@ -103,8 +103,7 @@ impl Limits {
         chute_use.test(on_chute, Whose::Chute, second)?;
         let standings = [all.take(own, second), chute_use.take(on_chute, second)];
         let [user_standing, chute_standing] = standings;
-        let standing =
-            if chute_standing.remaining < user_standing.remaining { chute_standing } else { user_standing };
+        let standing = if chute_standing.remaining < user_standing.remaining { chute_standing } else { user_standing };
         drop(user_use);
         let users = Arc::clone(&self.users);
         Ok(Permit { taken: Some(Taken { users, user: user.id, chute: chute.id, standing }) })

@@ -37,7 +37,7 @@ pub struct Metrics {
     pub directory_refused: IntCounterVec,
     /// Whether the principal connection to Redis is alive (1) or not (0).
     pub principals_connected: IntGauge,
-    /// Principal sets refused because they were too small.
+    /// Principal sets refused because they were too small, older, or unreadable.
     pub principals_refused: IntCounter,
     /// Questions put to control because Redis did not hold all principals.
     pub principals_looked_up: IntCounter,

@@ -25,8 +25,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::cache::{Cache, Held, Settled};
-pub(crate) use self::feed::client;
 use self::completeness::{Completeness, Verdict};
+pub(crate) use self::feed::client;
 use self::lookup::Lookup;
 use self::proof::Proof;
 use crate::config::Config;
@@ -180,7 +180,8 @@ impl Principals {
             return flight;
         }
         let key: Arc<str> = Arc::from(key.as_str());
-        let landing = Landing::<T> { principals: Arc::clone(self), key: Arc::clone(&key), kind: std::marker::PhantomData };
+        let landing =
+            Landing::<T> { principals: Arc::clone(self), key: Arc::clone(&key), kind: std::marker::PhantomData };
         let flight = async move { landing.principals.read_until_settled(&landing.key).await }.boxed().shared();
         if let Some(weak) = flight.downgrade() {
             flights.insert(key, weak);
@@ -199,7 +200,8 @@ impl Principals {
                 Settled::Overtaken(value) => last = value,
             }
         }
-        // It changes faster than it can be read. What was read is newer than the question; it is only not kept.
+        // It, or a neighbour in the cache, changes faster than it can be read. What was read last is at most as old as
+        // one reading takes; it serves those who wait and is not kept.
         Ok(last)
     }
 
@@ -214,30 +216,34 @@ impl Principals {
                 tracing::debug!(%error, "cannot read a principal from redis");
                 Unavailable
             })?;
-        let malformed = |error| {
+        let complete = self.believes(&marker);
+        let found = Versioned::from_fields(&fields).map_err(|error| {
             tracing::error!(%error, "redis holds a principal that cannot be read");
             Unavailable
-        };
-        let complete = self.believes(Versioned::from_fields(&marker).map_err(malformed)?);
-        match Versioned::from_fields(&fields).map_err(malformed)? {
-            Some(found) => Ok(Some(found)),
-            None if complete => Ok(None),
-            None => {
-                self.metrics.principals_looked_up.inc();
-                self.lookup.find(key).await
-            }
+        })?;
+        if found.is_some() || complete {
+            return Ok(found);
         }
+        self.metrics.principals_looked_up.inc();
+        self.lookup.find(key).await
     }
 
-    fn believes(&self, marker: Option<Versioned<Complete>>) -> bool {
-        let marker = marker.map(|marker| marker.entry);
-        match self.completeness.judge(marker.clone()) {
+    fn believes(&self, marker: &HashMap<String, String>) -> bool {
+        let marker = match Versioned::from_fields(marker) {
+            Ok(marker) => marker,
+            Err(error) => {
+                self.metrics.principals_refused.inc();
+                tracing::error!(%error, "redis holds a marker of completeness that cannot be read");
+                return false;
+            }
+        };
+        match self.completeness.judge(marker.as_ref(), Instant::now()) {
             Verdict::Complete => true,
             Verdict::Incomplete => false,
             Verdict::Refused { anew } => {
-                if let Some(Complete { users, keys, .. }) = marker.filter(|_| anew) {
+                if let Some(Versioned { version, entry: Complete { users, keys, .. } }) = marker.filter(|_| anew) {
                     self.metrics.principals_refused.inc();
-                    tracing::warn!(users, keys, "refused a set of principals that has lost more than half");
+                    tracing::warn!(version, users, keys, "refused a set of principals that is older or has lost half");
                 }
                 false
             }

@@ -27,7 +27,8 @@ impl Auth {
             })
         })?;
         let entry = self.principals.hotkey(authenticated.hotkey()).await?;
-        let user = entry.and_then(|entry| entry.user).ok_or(Refusal::InvalidCredential("no account has this hotkey"))?;
+        let user =
+            entry.and_then(|entry| entry.user).ok_or(Refusal::InvalidCredential("no account has this hotkey"))?;
         let user = self.user(user).await?;
         self.consume(authenticated.digest()).await?;
         Ok(Caller { user, via: Via::Hotkey(authenticated.into_hotkey()) })

@@ -56,7 +56,8 @@ fn s1_a_bare_hotkey_header_identifies_nobody() {
     assert!(matches!(Presented::read(&headers(&[("x-chutes-hotkey", "5G")])), Ok(Presented::None)));
     let read = Presented::read(&headers(&[("x-chutes-hotkey", "5G"), ("authorization", "token")]));
     assert!(matches!(read, Ok(Presented::Session(_))));
-    let all = [("x-chutes-hotkey", "5G"), ("x-chutes-signature", "00"), ("x-chutes-nonce", "1"), ("authorization", "t")];
+    let all =
+        [("x-chutes-hotkey", "5G"), ("x-chutes-signature", "00"), ("x-chutes-nonce", "1"), ("authorization", "t")];
     assert!(matches!(Presented::read(&headers(&all)), Ok(Presented::Signed { .. })));
 }
 

@@ -64,7 +64,11 @@ impl Directory {
     }
 
     /// Looks at once, when told of a change, and every second; says why it had to stop.
-    async fn keep_looking(&self, mut connection: MultiplexedConnection, last_refused: &mut Option<String>) -> anyhow::Error {
+    async fn keep_looking(
+        &self,
+        mut connection: MultiplexedConnection,
+        last_refused: &mut Option<String>,
+    ) -> anyhow::Error {
         loop {
             if let Err(error) = self.look(&mut connection, last_refused).await {
                 return anyhow!(error).context("reading the directory");
@@ -118,7 +122,12 @@ impl Directory {
 
     fn enforce(&self, line: String, header: Header, directory: directory::Directory, previous: Option<&InForce>) {
         let routes = Routes::build(directory, &self.key, previous.map(|previous| previous.routes.as_ref()));
-        tracing::debug!(version = header.version, chutes = header.chutes, instances = header.instances, "new directory");
+        tracing::debug!(
+            version = header.version,
+            chutes = header.chutes,
+            instances = header.instances,
+            "new directory"
+        );
         self.metrics.directory_version.set(i64::try_from(header.version).unwrap_or(i64::MAX));
         self.metrics.directory_made_at.set(header.made_at.timestamp());
         self.metrics.directory_seen_at.set(self.clock.now().timestamp());

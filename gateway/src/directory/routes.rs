@@ -17,6 +17,7 @@ pub struct Routes {
     /// Public LLM chutes of official users, those called most first.
     models: Vec<Arc<ChuteRoute>>,
     aliases: BTreeMap<String, String>,
+    instances: HashSet<InstanceId>,
     unopened: usize,
 }
 
@@ -85,6 +86,12 @@ impl Routes {
         &self.models
     }
 
+    /// Whether this instance is one that calls may go to.
+    #[must_use]
+    pub fn has_instance(&self, id: InstanceId) -> bool {
+        self.instances.contains(&id)
+    }
+
     /// Number of instances left out because their key cannot be opened.
     #[must_use]
     pub fn unopened(&self) -> usize {
@@ -94,6 +101,7 @@ impl Routes {
     fn add(&mut self, route: Arc<ChuteRoute>) {
         let chute = &route.chute;
         self.unopened += chute.instances.len() - route.instances.len();
+        self.instances.extend(route.instances.iter().map(|target| target.instance.id));
         self.by_slug.insert(chute.slug.as_str().to_owned(), Arc::clone(&route));
         if let Some(template) = chute.template {
             self.by_name.entry((template, chute.name.clone())).or_default().push(Arc::clone(&route));

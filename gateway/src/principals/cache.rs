@@ -118,7 +118,9 @@ impl<T> Cache<T> {
             return Settled::Kept(None);
         };
         let value = match shard.slots.get(key) {
-            Some(held) if held.version > found.version => Versioned { version: held.version, entry: held.value.clone() },
+            Some(held) if held.version > found.version => {
+                Versioned { version: held.version, entry: held.value.clone() }
+            }
             Some(_) | None => Versioned { version: found.version, entry: Arc::new(found.entry) },
         };
         if overtaken {

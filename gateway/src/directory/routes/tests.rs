@@ -103,18 +103,22 @@ fn the_model_list_has_public_llm_chutes_of_official_users_by_calls() {
 fn an_instance_whose_key_cannot_be_opened_is_left_out() {
     let (good, mut bad) = (instance(), instance());
     bad.key = SealedKey("AAAA".into());
+    let bad_id = bad.id;
     let chute = Chute { instances: vec![good.clone(), bad], ..chute("a", "a", UserId::random()) };
     let routes = Routes::build(directory(&[chute], &[]), &key(), None);
     let targets = &routes.by_slug("a").unwrap().instances;
     assert_eq!(targets.len(), 1);
     assert_eq!((targets[0].instance.id, targets[0].key.reveal_hex()), (good.id, "07".repeat(16)));
     assert_eq!(routes.unopened(), 1);
+    assert!(routes.has_instance(good.id));
+    assert!(!routes.has_instance(bad_id));
 }
 
 #[test]
 fn what_did_not_change_keeps_its_place_in_memory() {
     let same = Chute { instances: vec![instance()], ..chute("same", "same", UserId::random()) };
-    let mut changed = Chute { instances: vec![instance(), instance()], ..chute("changed", "changed", UserId::random()) };
+    let mut changed =
+        Chute { instances: vec![instance(), instance()], ..chute("changed", "changed", UserId::random()) };
     let before = Routes::build(directory(&[same.clone(), changed.clone()], &[]), &key(), None);
     changed.instances[1].port += 1;
     let after = Routes::build(directory(&[same, changed], &[]), &key(), Some(&before));
