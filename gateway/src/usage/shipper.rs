@@ -167,14 +167,18 @@ impl Shipper {
         let (marks, length) = stream.marks(&writers).await?;
         self.length = length;
         let now = self.started.elapsed();
-        let mut unconfirmed = 0;
         for (one, mark) in self.shipped.iter_mut().zip(marks) {
             let last = one.stored.book().last();
             one.shipment.confirmed(mark, last, now);
-            unconfirmed += last - one.shipment.mark();
         }
-        self.shared.metrics.unconfirmed.set(i64::try_from(unconfirmed).unwrap_or(i64::MAX));
+        self.count_unconfirmed();
         Ok(())
+    }
+
+    fn count_unconfirmed(&self) {
+        let unconfirmed = |one: &Shipped| one.stored.book().last().saturating_sub(one.shipment.mark());
+        let all: u64 = self.shipped.iter().map(unconfirmed).sum();
+        self.shared.metrics.unconfirmed.set(i64::try_from(all).unwrap_or(i64::MAX));
     }
 
     /// Ships one batch of one log; says whether there was one.
@@ -237,6 +241,7 @@ impl Shipper {
 
     /// Deletes what is confirmed and old enough.
     async fn sweep(&mut self) {
+        self.count_unconfirmed();
         let keep = TimeDelta::from_std(self.shared.settings.keep).unwrap_or(TimeDelta::MAX);
         let before = self.shared.clock.now().checked_sub_signed(keep).unwrap_or(chrono::DateTime::<Utc>::MIN_UTC);
         for one in &self.shipped {
