@@ -8,7 +8,16 @@ use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+pub mod chute_calls;
 pub mod duty;
+pub mod exports;
+pub mod invocations;
+pub mod log_writers;
+pub mod pace;
+pub mod partitions;
+pub mod quota_usage;
+pub mod reports;
+pub mod usage_rejects;
 
 /// All migrations, compiled in.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");

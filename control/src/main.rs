@@ -8,10 +8,16 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
+use control::clients::bus;
+use control::clients::store::Store;
+use control::clients::usage_stream::UsageStream;
 use control::config::{self, Config, Role};
 use control::lifecycle::Lifecycle;
 use control::metrics::Metrics;
 use control::state::State;
+use control::task::export_hour::ExportHours;
+use control::task::ingest_usage::IngestUsage;
+use control::task::{self, Task};
 use control::{db, http, telemetry};
 
 /// How long a stopping process waits for its duties and routes.
@@ -56,6 +62,11 @@ async fn worker(settings: config::Worker) -> anyhow::Result<()> {
     let state = state(&settings.database, &settings.time)?;
     let mut lifecycle = Lifecycle::new();
     serve_internal(&mut lifecycle, &settings.internal, &state).await?;
+    let usage = UsageStream::new(bus::connect(settings.redis.redis_url.reveal())?);
+    let ingest_usage = IngestUsage::new(state.db.clone(), usage, Arc::clone(&state.metrics));
+    lifecycle.spawn(IngestUsage::NAME, task::drive(ingest_usage, state.clone(), lifecycle.stopping()));
+    let export_hours = ExportHours::new(state.db.clone(), store(&settings.store), Arc::clone(&state.metrics));
+    lifecycle.spawn(ExportHours::NAME, task::drive(export_hours, state.clone(), lifecycle.stopping()));
     lifecycle.run(GRACE).await
 }
 
@@ -65,8 +76,18 @@ async fn api(settings: config::Api) -> anyhow::Result<()> {
     let mut lifecycle = Lifecycle::new();
     serve_internal(&mut lifecycle, &settings.internal, &state).await?;
     let listener = http::listen(settings.listen).await?;
-    lifecycle.spawn("public listener", http::serve(listener, http::public(state), lifecycle.stopping()));
+    lifecycle.spawn("public listener", http::serve(listener, http::public(state, store(&settings.store)), lifecycle.stopping()));
     lifecycle.run(GRACE).await
+}
+
+fn store(settings: &config::Store) -> Store {
+    Store::new(
+        &settings.s3_endpoint,
+        &settings.s3_bucket,
+        &settings.s3_region,
+        settings.s3_access_key.reveal(),
+        settings.s3_secret_key.reveal(),
+    )
 }
 
 fn state(database: &config::Database, time: &config::Time) -> anyhow::Result<State> {

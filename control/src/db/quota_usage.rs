@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use protocol::ids::UserId;
 use protocol::principal::Bucket;
-use sqlx::PgExecutor;
+use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 /// Adds calls.
@@ -32,6 +32,26 @@ pub async fn add(
     .execute(db)
     .await
     .map(drop)
+}
+
+/// Has the funds of users published once the transaction commits; who has no account any more is left out.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn announce(db: &mut PgConnection, users: &[UserId]) -> sqlx::Result<()> {
+    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    sqlx::query!(
+        "insert into balances as held (user_id)
+        select user_id from users where user_id = any($1) order by user_id
+        on conflict on constraint balances_pkey do update set version = held.version + 1",
+        &ids
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!("insert into outbox (kind, id) select 'funds', user_id::text from users where user_id = any($1)", &ids)
+        .execute(&mut *db)
+        .await?;
+    super::duty::nudge(db, "publish_principals").await
 }
 
 /// Calls of one user's day by bucket.
