@@ -133,8 +133,6 @@ create table publications (
     name text constraint publications_pkey primary key constraint publications_name_known check (name in ('directory', 'principals')),
     version bigint not null default 0,
     -- until then the operator insists on it, even if it looks wrong
-    forced_until timestamptz,
-    -- counts the operator's wishes to publish anew
-    wishes bigint not null default 0
+    forced_until timestamptz
 );
 insert into publications (name) values ('directory'), ('principals');

@@ -8,16 +8,28 @@ use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+pub mod aliases;
+pub mod api_keys;
+pub mod balances;
 pub mod chute_calls;
+pub mod chutes;
 pub mod duty;
 pub mod exports;
+pub mod hotkeys;
+pub mod images;
+pub mod instances;
 pub mod invocations;
 pub mod log_writers;
+pub mod outbox;
 pub mod pace;
 pub mod partitions;
+pub mod publications;
 pub mod quota_usage;
+pub mod quotas;
 pub mod reports;
+pub mod shares;
 pub mod usage_rejects;
+pub mod users;
 
 /// All migrations, compiled in.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -56,4 +68,9 @@ pub async fn migrate(url: &str) -> anyhow::Result<()> {
 /// When it does not.
 pub async fn ping(db: &PgPool) -> sqlx::Result<()> {
     sqlx::query!(r#"select 1 as "one!""#).fetch_one(db).await.map(drop)
+}
+
+/// Reads a stored value as the type that the column's constraints promise.
+fn stored<T, E: std::error::Error + Send + Sync + 'static>(value: Result<T, E>) -> sqlx::Result<T> {
+    value.map_err(|error| sqlx::Error::Decode(error.into()))
 }

@@ -1,8 +1,13 @@
-//! Rules without I/O: what numbers mean, how they are printed, which file holds them.
+//! Rules without I/O: same input, same answer.
 
 pub mod batch;
+pub mod chute;
 pub mod export;
 pub mod export_hour;
+pub mod fingerprint;
+pub mod host;
 pub mod literal;
+pub mod money;
 pub mod pace;
+pub mod quota;
 pub mod settlement;

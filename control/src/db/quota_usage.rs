@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use protocol::ids::UserId;
 use protocol::principal::Bucket;
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 /// Adds calls.
@@ -32,41 +32,4 @@ pub async fn add(
     .execute(db)
     .await
     .map(drop)
-}
-
-/// Has the funds of users published once the transaction commits; who has no account any more is left out.
-///
-/// # Errors
-/// When Postgres is away.
-pub async fn announce(db: &mut PgConnection, users: &[UserId]) -> sqlx::Result<()> {
-    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    sqlx::query!(
-        "insert into balances as held (user_id)
-        select user_id from users where user_id = any($1) order by user_id
-        on conflict on constraint balances_pkey do update set version = held.version + 1",
-        &ids
-    )
-    .execute(&mut *db)
-    .await?;
-    sqlx::query!("insert into outbox (kind, id) select 'funds', user_id::text from users where user_id = any($1)", &ids)
-        .execute(&mut *db)
-        .await?;
-    super::duty::nudge(db, "publish_principals").await
-}
-
-/// Calls of one user's day by bucket.
-///
-/// # Errors
-/// When Postgres is away or holds a bucket that is none.
-pub async fn of_day(db: impl PgExecutor<'_>, user: UserId, day: NaiveDate) -> sqlx::Result<BTreeMap<Bucket, u64>> {
-    let rows = sqlx::query!("select bucket, calls from quota_usage where user_id = $1 and day = $2", user.0, day)
-        .fetch_all(db)
-        .await?;
-    rows.into_iter()
-        .map(|row| {
-            let bucket = row.bucket.parse().map_err(|error: uuid::Error| sqlx::Error::Decode(error.into()))?;
-            let calls = u64::try_from(row.calls).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok((bucket, calls))
-        })
-        .collect()
 }

@@ -215,7 +215,7 @@ async fn count(db: &mut PgConnection, rows: &[NewInvocation]) -> sqlx::Result<()
     }
     db::quota_usage::add(&mut *db, &allowances).await?;
     db::chute_calls::add(&mut *db, &chutes).await?;
-    db::quota_usage::announce(db, &users.into_iter().collect::<Vec<_>>()).await
+    db::balances::touch(db, &users.into_iter().collect::<Vec<_>>()).await
 }
 
 /// Moves the marks and clocks of the batch's writers.
