@@ -11,3 +11,8 @@ pub mod money;
 pub mod pace;
 pub mod quota;
 pub mod settlement;
+
+#[cfg(test)]
+mod python;
+#[cfg(test)]
+mod sample;

@@ -111,7 +111,7 @@ impl Task for IngestUsage {
         for wanted in [Wanted::Pending, Wanted::New] {
             loop {
                 let entries = stream.read(wanted).await?;
-                if entries.is_empty() && (wanted == Wanted::Pending || Instant::now() >= until) {
+                if entries.is_empty() {
                     break;
                 }
                 self.settle(&mut stream, &entries, now).await?;
