@@ -1,0 +1,1 @@
+//! Sans-I/O cores of the record path: frames, slots, sequences, marks, settlement.
