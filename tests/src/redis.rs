@@ -136,7 +136,7 @@ fn configuration_file(folder: &Path, users: &Path, port: u16) -> String {
 
 /// What each program does with Redis and nothing more; the default user is off.
 fn users_file(secrets: &Secrets) -> String {
-    let connection = "+hello +auth +ping +select +client|setinfo +client|setname +client|id +client|no-evict";
+    let connection = "+hello +auth +ping +select +client|setname +client|id +client|no-evict";
     let principals = PRINCIPAL_PREFIXES.map(|prefix| format!("~{prefix}*")).join(" ");
     let readable = PRINCIPAL_PREFIXES.map(|prefix| format!("%R~{prefix}*")).join(" ");
     let (directory, changed) = (Key::directory(), Key::directory_changed());
