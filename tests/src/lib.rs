@@ -1,1 +1,4 @@
-//! Placeholder.
+//! Starts the whole platform on one machine with real parts.
+
+pub mod proof;
+pub mod venv;
