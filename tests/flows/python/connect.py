@@ -1,8 +1,8 @@
-"""Reads what a script is to do from its one argument and opens the OpenAI client for it."""
+"""Reads what a script is to do from the environment and opens the OpenAI client for it."""
 
 import json
+import os
 import ssl
-import sys
 
 import httpx2
 import openai
@@ -10,7 +10,7 @@ import openai
 
 def task() -> dict:
     """The JSON object that the Rust test passed."""
-    return json.loads(sys.argv[1])
+    return json.loads(os.environ["TASK"])
 
 
 def client(task: dict) -> openai.OpenAI:

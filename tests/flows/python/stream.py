@@ -1,5 +1,7 @@
 """Reads a streamed completion to its end, or until something raises or enough pieces came."""
 
+import time
+
 import openai
 from connect import answer, client, describe, task
 
@@ -14,6 +16,7 @@ raw = client(job).chat.completions.with_raw_response.create(
 )
 stream = raw.parse()
 pieces, usages, without_choices, error = [], [], 0, None
+left_at = None
 try:
     for chunk in stream:
         without_choices += not chunk.choices
@@ -21,6 +24,7 @@ try:
         pieces += [choice.delta.content for choice in chunk.choices if choice.delta.content]
         if len(pieces) == job.get("leave_after"):
             stream.close()
+            left_at = time.time()
             break
 except openai.APIError as raised:
     error = describe(raised)
@@ -31,4 +35,5 @@ answer(
     usages=usages,
     without_choices=without_choices,
     error=error,
+    left_at=left_at,
 )
