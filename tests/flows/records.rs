@@ -14,20 +14,20 @@ const SETTLED: Duration = Duration::from_millis(1500);
 
 /// One attempt of a call.
 #[derive(Debug, sqlx::FromRow)]
-pub struct Attempt {
-    pub chute_id: Uuid,
-    pub user_id: Uuid,
-    pub instance_id: Uuid,
-    pub function_name: String,
-    pub outcome: String,
-    pub delivered: bool,
-    pub error_message: Option<String>,
-    pub metrics: Option<Value>,
+pub(crate) struct Attempt {
+    pub(crate) chute_id: Uuid,
+    pub(crate) user_id: Uuid,
+    pub(crate) instance_id: Uuid,
+    pub(crate) function_name: String,
+    pub(crate) outcome: String,
+    pub(crate) delivered: bool,
+    pub(crate) error_message: Option<String>,
+    pub(crate) metrics: Option<Value>,
 }
 
 impl Attempt {
     /// A whole number of its metrics.
-    pub fn count(&self, name: &str) -> u64 {
+    pub(crate) fn count(&self, name: &str) -> u64 {
         let number = self.metrics.as_ref().and_then(|metrics| metrics.get(name)?.as_f64());
         let number = number.unwrap_or_else(|| panic!("{name} is missing in {self:?}"));
         assert_eq!(number.fract(), 0.0);
@@ -36,7 +36,7 @@ impl Attempt {
 }
 
 /// All attempts of the call with this `X-Chutes-InvocationID`, in their order, once they stopped coming.
-pub async fn attempts(db: &PgPool, invocation: &Value) -> Vec<Attempt> {
+pub(crate) async fn attempts(db: &PgPool, invocation: &Value) -> Vec<Attempt> {
     let call: Uuid = invocation.as_str().unwrap().parse().unwrap();
     let deadline = Instant::now() + LONGEST;
     while read(db, call).await.is_empty() {
@@ -48,7 +48,7 @@ pub async fn attempts(db: &PgPool, invocation: &Value) -> Vec<Attempt> {
 }
 
 /// The only attempt of a call.
-pub async fn only_attempt(db: &PgPool, invocation: &Value) -> Attempt {
+pub(crate) async fn only_attempt(db: &PgPool, invocation: &Value) -> Attempt {
     let mut attempts = attempts(db, invocation).await;
     assert_eq!(attempts.len(), 1, "{attempts:?}");
     attempts.remove(0)

@@ -23,23 +23,23 @@ const POLL: Duration = Duration::from_millis(30);
 const UNLIMITED: &str = "32";
 
 /// A running platform whose folder goes with it, unless the test fails.
-pub struct Scene {
+pub(crate) struct Scene {
     platform: Platform,
     /// Control's database, to read.
-    pub db: PgPool,
+    pub(crate) db: PgPool,
     folder: TempDir,
 }
 
 /// A user and a key that may do all the user may.
-pub struct User {
-    pub id: String,
-    pub key: String,
+pub(crate) struct User {
+    pub(crate) id: String,
+    pub(crate) key: String,
 }
 
 /// A chute that a test made.
-pub struct Made {
-    pub id: String,
-    pub slug: String,
+pub(crate) struct Made {
+    pub(crate) id: String,
+    pub(crate) slug: String,
 }
 
 impl Drop for Scene {
@@ -52,12 +52,12 @@ impl Drop for Scene {
 }
 
 impl Scene {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(|_| ()).await
     }
 
     /// With a proxy before Redis that can be frozen, and gateways that trust what they know for this long then.
-    pub async fn with_stale_after(stale_after: Duration) -> Self {
+    pub(crate) async fn with_stale_after(stale_after: Duration) -> Self {
         let seconds = stale_after.as_secs_f64().to_string();
         Self::with(|options| {
             options.freezable_redis = true;
@@ -79,55 +79,55 @@ impl Scene {
     }
 
     /// A host's address at the first gateway.
-    pub fn url(&self, label: &str) -> String {
+    pub(crate) fn url(&self, label: &str) -> String {
         self.url_at(label, 0)
     }
 
     /// A host's address at any gateway.
-    pub fn url_at(&self, label: &str, gateway: usize) -> String {
+    pub(crate) fn url_at(&self, label: &str, gateway: usize) -> String {
         self.platform.url(label, gateway)
     }
 
     /// A host's address without TLS.
-    pub fn plain_url(&self, label: &str) -> String {
+    pub(crate) fn plain_url(&self, label: &str) -> String {
         format!("http://{label}.{DOMAIN}:{}", self.platform.gateways[0].http_port)
     }
 
-    pub fn gateways(&self) -> usize {
+    pub(crate) fn gateways(&self) -> usize {
         self.platform.gateways.len()
     }
 
     /// The file with the certificate to trust.
-    pub fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         self.platform.certificates.authority.display().to_string()
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.platform.web().unwrap()
     }
 
-    pub fn sample(&self, engine: Engine) -> &Chute {
+    pub(crate) fn sample(&self, engine: Engine) -> &Chute {
         self.platform.sample.chute(engine)
     }
 
-    pub fn sample_user(&self) -> protocol::ids::UserId {
+    pub(crate) fn sample_user(&self) -> protocol::ids::UserId {
         self.platform.sample.user
     }
 
-    pub fn sample_key(&self) -> String {
+    pub(crate) fn sample_key(&self) -> String {
         self.platform.sample.api_key.clone()
     }
 
-    pub fn validator(&self) -> Hotkey {
+    pub(crate) fn validator(&self) -> Hotkey {
         hotkey(&self.platform.secrets.call_seed)
     }
 
-    pub fn miner(&self) -> Hotkey {
+    pub(crate) fn miner(&self) -> Hotkey {
         hotkey(&self.platform.secrets.miner_seed)
     }
 
     /// What a script is to do at a host, as the OpenAI client wants it, with `more` over it.
-    pub fn task(&self, base_url: &str, key: &str, engine: Engine, more: &Value) -> Value {
+    pub(crate) fn task(&self, base_url: &str, key: &str, engine: Engine, more: &Value) -> Value {
         let mut task = json!({
             "base_url": format!("{base_url}/v1"), "ca": self.authority(), "api_key": key,
             "model": self.sample(engine).model,
@@ -137,12 +137,12 @@ impl Scene {
     }
 
     /// An operator's command.
-    pub async fn admin(&mut self, command: &[&str]) -> Value {
+    pub(crate) async fn admin(&mut self, command: &[&str]) -> Value {
         self.platform.admin.run(command).await.unwrap()
     }
 
     /// A new user with this quota and a key.
-    pub async fn user(&mut self, name: &str, calls: u32, more: &[&str]) -> User {
+    pub(crate) async fn user(&mut self, name: &str, calls: u32, more: &[&str]) -> User {
         let command = [&["user", "create", "--username", name], more].concat();
         let id = self.admin(&command).await["user_id"].as_str().unwrap().to_owned();
         self.admin(&["quota", "set", "--user", &id, "--calls", &calls.to_string()]).await;
@@ -151,19 +151,19 @@ impl Scene {
     }
 
     /// A new user without limits.
-    pub async fn unlimited_user(&mut self, name: &str, more: &[&str]) -> User {
+    pub(crate) async fn unlimited_user(&mut self, name: &str, more: &[&str]) -> User {
         let more = [&["--permissions", UNLIMITED], more].concat();
         self.user(name, 1_000_000, &more).await
     }
 
     /// Another key of a user.
-    pub async fn key(&mut self, user: &str) -> String {
+    pub(crate) async fn key(&mut self, user: &str) -> String {
         let made = self.admin(&["key", "create", "--user", user, "--admin"]).await;
         made["secret_key"].as_str().unwrap().to_owned()
     }
 
     /// A new public chute of the official user.
-    pub async fn chute(&mut self, specification: Value) -> Made {
+    pub(crate) async fn chute(&mut self, specification: Value) -> Made {
         let image = ["image", "create", "--user", OFFICIAL_USER, "--name", "test", "--tag", "1"];
         let mut specification = specification;
         specification["image"] = self.admin(&image).await["image_id"].clone();
@@ -174,7 +174,7 @@ impl Scene {
     }
 
     /// Starts an instance that is given its port, its miner and its validator, and adds it to a chute.
-    pub async fn instance(&mut self, chute: &Made, launch: Launch, key: &str) -> Child {
+    pub(crate) async fn instance(&mut self, chute: &Made, launch: Launch, key: &str) -> Child {
         let port = Ports::of_folder(&self.platform.folder).unwrap().claim("instance").unwrap().to_string();
         let (miner, validator) = (self.miner().to_string(), self.validator().to_string());
         let launch = launch.arguments([&port, &miner, &validator].map(String::clone)).variable("INSTANCE_KEY", key);
@@ -191,7 +191,7 @@ impl Scene {
     }
 
     /// Posts JSON to a chute's own host as the sample user; tries again while no instance is known.
-    pub async fn post(&self, slug: &str, path: &str, body: &Value) -> reqwest::Response {
+    pub(crate) async fn post(&self, slug: &str, path: &str, body: &Value) -> reqwest::Response {
         let url = format!("{}{path}", self.url(slug));
         let deadline = Instant::now() + LONGEST;
         loop {
@@ -206,14 +206,14 @@ impl Scene {
     }
 
     /// Tells all instances of a sample chute how to behave.
-    pub async fn behave(&self, engine: Engine, behaviour: &Behaviour) {
+    pub(crate) async fn behave(&self, engine: Engine, behaviour: &Behaviour) {
         for instance in &self.sample(engine).instances {
             self.platform.miner.set(instance.port, behaviour).await.unwrap();
         }
     }
 
     /// The answer of a sample chute that was not waited for.
-    pub async fn closed_early(&self, engine: Engine) -> ClosedEarly {
+    pub(crate) async fn closed_early(&self, engine: Engine) -> ClosedEarly {
         let deadline = Instant::now() + LONGEST;
         loop {
             for instance in &self.sample(engine).instances {
@@ -228,12 +228,12 @@ impl Scene {
     }
 
     /// Holds every byte between the gateways and Redis.
-    pub fn freeze_redis(&self) {
+    pub(crate) fn freeze_redis(&self) {
         self.platform.redis_proxy.as_ref().unwrap().freeze();
     }
 
     /// Lets the bytes pass again.
-    pub fn thaw_redis(&self) {
+    pub(crate) fn thaw_redis(&self) {
         self.platform.redis_proxy.as_ref().unwrap().thaw();
     }
 }

@@ -17,15 +17,15 @@ const INSTANCE: Requirements = Requirements {
 const LONGEST: Duration = Duration::from_secs(50);
 
 /// The OpenAI SDK.
-pub struct Sdk(Venv);
+pub(crate) struct Sdk(Venv);
 
 impl Sdk {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self(Venv::with(OPENAI).await.unwrap())
     }
 
     /// Runs a script with what it is to do; what it saw.
-    pub async fn run(&self, script: &str, task: &Value) -> Value {
+    pub(crate) async fn run(&self, script: &str, task: &Value) -> Value {
         let launch = launch(&self.0, script).variable("TASK", task.to_string());
         let text = run(&launch, LONGEST).await.unwrap();
         serde_json::from_str(&text).unwrap()
@@ -33,7 +33,7 @@ impl Sdk {
 }
 
 /// An instance of SDK 0.3.33 that is still to be told its port, its miner and its validator.
-pub async fn instance() -> Launch {
+pub(crate) async fn instance() -> Launch {
     launch(&Venv::with(INSTANCE).await.unwrap(), "instance")
 }
 
