@@ -51,7 +51,7 @@ impl Postgres {
         spawner: &Spawner,
     ) -> anyhow::Result<Self> {
         let cluster = Cluster::find(folder, state).await?;
-        cluster.make_if_absent(folder, secrets).await.context("making the PostgreSQL cluster")?;
+        cluster.make_if_absent(secrets).await.context("making the PostgreSQL cluster")?;
         let launch = cluster.server(port);
         let child = spawner.start(&launch).await?;
         let url = format!("postgres://{ROLE}:{}@127.0.0.1:{port}/{ROLE}", secrets.postgres);
@@ -147,7 +147,7 @@ impl Cluster {
         Ok(Self { programs, data, user: Some(SERVER_USER) })
     }
 
-    async fn make_if_absent(&self, folder: &Path, secrets: &Secrets) -> anyhow::Result<()> {
+    async fn make_if_absent(&self, secrets: &Secrets) -> anyhow::Result<()> {
         if self.data.join("PG_VERSION").exists() {
             return Ok(());
         }
@@ -155,20 +155,17 @@ impl Cluster {
             std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
         }
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data)?;
-        let password = folder.join("postgres.password");
+        let password = self.data.with_extension("password");
         private::write(&password, secrets.postgres_superuser.as_bytes())?;
-        let readable = self.data.with_extension("password");
-        std::fs::copy(&password, &readable)?;
         if let Some(user) = self.user {
-            let owned = [self.data.display().to_string(), readable.display().to_string()];
+            let owned = [self.data.display().to_string(), password.display().to_string()];
             run(&Launch::new("chown", "/bin/chown").arguments([user]).arguments(owned), SHORT).await?;
         }
         let initialise = Launch::new("initdb", self.programs.join("initdb"))
             .arguments(["--username", SERVER_USER, "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"])
-            .arguments(["--pwfile", &readable.display().to_string(), "--pgdata", &self.data.display().to_string()])
+            .arguments(["--pwfile", &password.display().to_string(), "--pgdata", &self.data.display().to_string()])
             .user(self.user);
         let made = run(&initialise, SHORT).await;
-        std::fs::remove_file(&readable)?;
         std::fs::remove_file(&password)?;
         made.map(drop)
     }

@@ -136,22 +136,22 @@ fn configuration_file(folder: &Path, users: &Path, port: u16) -> String {
 
 /// What each program does with Redis and nothing more; the default user is off.
 fn users_file(secrets: &Secrets) -> String {
-    let connection = "+hello +auth +ping +select +client|setinfo +client|setname +client|id +client|no-evict";
+    let connection = "+hello +auth +ping +select +client|setname +client|id +client|no-evict";
     let principals = PRINCIPAL_PREFIXES.map(|prefix| format!("~{prefix}*")).join(" ");
     let readable = PRINCIPAL_PREFIXES.map(|prefix| format!("%R~{prefix}*")).join(" ");
     let (directory, changed) = (Key::directory(), Key::directory_changed());
     let (usage, marks, strikes) = (Key::usage(), Key::usage_marks(), Key::strikes());
     let control = format!(
         "user control on >{password} resetkeys resetchannels {principals} ~{directory} ~{usage} ~{marks} ~{strikes} \
-         ~conn:* &{changed} -@all {connection} +@read +@write +@transaction +@scripting +@stream +publish \
-         +info +time +wait -@dangerous +info +keys -flushall -flushdb",
+         ~conn:* &{changed} -@all {connection} +@read +@write +@transaction +@scripting +@stream -@dangerous \
+         +publish +info +time",
         password = secrets.redis_control,
     );
     let gateway = format!(
-        "user gateway on >{password} resetkeys resetchannels {readable} %R~{directory} ~signature:* %W~{usage} \
-         %RW~{usage} %R~{marks} %W~{strikes} %RW~{strikes} ~conn:* &{changed} -@all {connection} +client|tracking \
-         +client|trackinginfo +client|caching +get +mget +hget +hmget +hgetall +exists +set +xadd +xlen +hset +hdel \
-         +expire +pexpire +ttl +del +subscribe +unsubscribe +info +time +multi +exec",
+        "user gateway on >{password} resetkeys resetchannels {readable} %R~{directory} %R~{marks} ~{usage} ~{strikes} \
+         ~signature:* ~conn:* &{changed} -@all {connection} +client|tracking +client|caching +get +mget +hget +hmget \
+         +hgetall +exists +set +xadd +xlen +hset +hdel +expire +pexpire +del +subscribe +unsubscribe +info +time \
+         +multi +exec +discard",
         password = secrets.redis_gateway,
     );
     format!("user default off nopass resetkeys resetchannels -@all\n{control}\n{gateway}\n")

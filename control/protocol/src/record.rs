@@ -1,1 +1,12 @@
-//! Sans-I/O cores of the record path: frames, slots, sequences, marks, settlement.
+//! Sans-I/O cores of the record path, driven alike by the gateway, by control and by tests.
+
+pub mod frame;
+pub mod hours;
+pub mod marks;
+pub mod recovery;
+pub mod settle;
+pub mod shipment;
+pub mod slot;
+
+#[cfg(test)]
+mod sample;

@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-pub use text::TextStream;
+pub(in crate::miner) use text::TextStream;
 
 /// A tiny JPEG: 8 × 8 grey pixels.
 const PICTURE: &[u8] = include_bytes!("engine/picture.jpg");

@@ -13,7 +13,7 @@ const MOST_DIMENSIONS: u64 = 4096;
 ///
 /// # Errors
 /// When the request is not one.
-pub fn answer(model: &str, body: &Value) -> anyhow::Result<Value> {
+pub(super) fn answer(model: &str, body: &Value) -> anyhow::Result<Value> {
     let inputs: Vec<&str> = match body.get("input") {
         Some(Value::String(text)) => vec![text],
         Some(Value::Array(texts)) => {

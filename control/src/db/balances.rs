@@ -1,0 +1,84 @@
+//! What users have, and with what they have used what gateways know of it.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use protocol::ids::{UserId, WriterId};
+use protocol::principal::{Bucket, FundsEntry, Versioned};
+use sqlx::PgExecutor;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::stored;
+use crate::domain::money::Amount;
+
+/// Gives a new user an empty balance.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn open(db: impl PgExecutor<'_>, user: UserId) -> sqlx::Result<()> {
+    sqlx::query!("insert into balances (user_id) values ($1)", user.0).execute(db).await.map(drop)
+}
+
+/// Sets a balance.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn set(db: impl PgExecutor<'_>, user: UserId, balance: Amount) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update balances set balance = $2::text::numeric, version = version + 1 where user_id = $1",
+        user.0,
+        balance.pico().to_string(),
+    )
+    .execute(db)
+    .await
+    .map(drop)
+}
+
+/// Makes the funds of users count as changed and locks them until the transaction ends; says who has any.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn touch(db: impl PgExecutor<'_>, users: &[UserId]) -> sqlx::Result<Vec<UserId>> {
+    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    // Locked in order, so that two writers never wait for each other.
+    let touched = sqlx::query_scalar!(
+        "update balances set version = version + 1 where user_id in (
+            select user_id from balances where user_id = any($1) order by user_id for update
+        ) returning user_id",
+        &ids,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(touched.into_iter().map(UserId).collect())
+}
+
+/// What gateways know of a user's funds on a day, from one state of the database.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn entry(
+    db: impl PgExecutor<'_>,
+    user: UserId,
+    day: NaiveDate,
+) -> sqlx::Result<Option<Versioned<FundsEntry>>> {
+    let row = sqlx::query!(
+        r#"select balance::text as "balance!", version,
+            coalesce((
+                select jsonb_object_agg(bucket, calls) from quota_usage where quota_usage.user_id = $1 and day = $2
+            ), '{}') as "used!: Json<BTreeMap<Bucket, u64>>",
+            coalesce((select jsonb_object_agg(writer_id, mark) from log_writers), '{}')
+            as "marks!: Json<BTreeMap<WriterId, u64>>"
+        from balances where user_id = $1"#,
+        user.0,
+        day,
+    )
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| {
+        let entry =
+            FundsEntry { balance: stored(row.balance.parse())?, day, used: row.used.0, marks: row.marks.0 };
+        Ok(Versioned { version: stored(row.version.try_into())?, entry })
+    })
+    .transpose()
+}
