@@ -1,6 +1,4 @@
 //! Integration tests of the gateway's parts against a real Redis and real files.
-#![expect(clippy::unwrap_used, reason = "these are tests, their helpers too")]
-
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
 mod auth;
@@ -10,5 +8,5 @@ mod freezing_proxy;
 mod limit;
 mod principals;
 mod redis_server;
-mod who;
 mod usage;
+mod who;
