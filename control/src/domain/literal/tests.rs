@@ -83,7 +83,8 @@ print('agreed')
 #[test]
 fn python_prints_each_float_with_the_same_text() {
     let values = sample(20_000, || any::<f64>().prop_filter("finite", |value| value.is_finite()).boxed());
-    let scaled = sample(20_000, || (1u64..10_000_000_000, -12i32..12).prop_map(|(n, e)| n as f64 * 10f64.powi(e)).boxed());
+    let scaled =
+        sample(20_000, || (1u64..10_000_000_000, -12i32..12).prop_map(|(n, e)| n as f64 * 10f64.powi(e)).boxed());
     let quarters = sample(20_000, || (1u64 << 52..1 << 53).prop_map(|n| n as f64 / 8.0).boxed());
     let lines: String = values
         .iter()
