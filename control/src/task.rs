@@ -15,6 +15,8 @@ use crate::state::State;
 
 pub mod export_hour;
 pub mod ingest_usage;
+pub mod publish_directory;
+pub mod publish_principals;
 
 /// How often a replica that is not on duty tries to take it over.
 const TAKE_OVER_EVERY: Duration = Duration::from_millis(500);
