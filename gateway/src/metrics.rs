@@ -1,6 +1,11 @@
 //! Every metric of the program.
 
+use std::time::Duration;
+
+use http::StatusCode;
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, histogram_opts, opts};
+use protocol::directory::Template;
+use protocol::usage::Outcome;
 
 /// The metrics of one gateway process.
 pub struct Metrics {
@@ -50,7 +55,50 @@ pub struct Metrics {
     pub log_writable: IntGauge,
 }
 
+/// A call in flight; it counts as one until dropped.
+pub struct InFlight(IntGauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Metrics {
+    /// Counts a call as in flight for as long as the result lives.
+    pub fn enter_call(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    /// Counts an answer of a call host; `code` is a refusal's, or `none`.
+    pub fn count_answer(&self, status: StatusCode, code: &str) {
+        let class = ["1xx", "2xx", "3xx", "4xx", "5xx"][usize::from(status.as_u16() / 100).clamp(1, 5) - 1];
+        self.answers.with_label_values(&[class, code]).inc();
+    }
+
+    /// Counts an attempt that is over.
+    pub fn count_attempt(&self, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Finished => "finished",
+            Outcome::Failed => "failed",
+            Outcome::Aborted => "aborted",
+            Outcome::Lost => "lost",
+        };
+        self.attempts.with_label_values(&[outcome]).inc();
+    }
+
+    /// Notes how long the first piece of an answer took.
+    pub fn count_first_chunk(&self, template: Option<Template>, took: Duration) {
+        let template = match template {
+            Some(Template::Vllm) => "vllm",
+            Some(Template::Embedding) => "embedding",
+            Some(Template::Diffusion) => "diffusion",
+            None => "none",
+        };
+        self.first_chunk.with_label_values(&[template]).observe(took.as_secs_f64());
+    }
+
     /// Registers every metric.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
 //! Integration tests of the gateway's parts against a real Redis and real files.
+#![expect(clippy::unwrap_used, reason = "these are tests, their helpers too")]
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
@@ -10,3 +11,4 @@ mod limit;
 mod principals;
 mod redis_server;
 mod who;
+mod usage;
