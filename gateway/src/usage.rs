@@ -15,6 +15,7 @@ mod reader;
 mod sample;
 mod segment;
 mod service;
+mod shipped;
 mod shipper;
 mod slots;
 mod stream;
