@@ -10,6 +10,7 @@ mod book;
 mod folder;
 mod keeper;
 mod log;
+pub mod meter;
 mod reader;
 #[cfg(test)]
 mod sample;
