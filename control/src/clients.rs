@@ -2,3 +2,5 @@
 
 pub mod board;
 pub mod bus;
+pub mod store;
+pub mod usage_stream;

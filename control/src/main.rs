@@ -11,10 +11,14 @@ use clap::{CommandFactory, Parser};
 use control::admin::Admin;
 use control::clients::board::Board;
 use control::clients::bus;
+use control::clients::store::Store;
+use control::clients::usage_stream::UsageStream;
 use control::config::{self, Config, Role};
 use control::lifecycle::Lifecycle;
 use control::metrics::Metrics;
 use control::state::State;
+use control::task::export_hour::ExportHours;
+use control::task::ingest_usage::IngestUsage;
 use control::task::publish_directory::{Keys, PublishDirectory};
 use control::task::publish_principals::PublishPrincipals;
 use control::task::{self, Task};
@@ -78,7 +82,24 @@ async fn worker(settings: config::Worker) -> anyhow::Result<()> {
     lifecycle.spawn(PublishDirectory::NAME, task::drive(directory, state.clone(), lifecycle.stopping()));
     let principals = PublishPrincipals::new(db.clone(), board, Arc::clone(metrics));
     lifecycle.spawn(PublishPrincipals::NAME, task::drive(principals, state.clone(), lifecycle.stopping()));
+    keep_record(&mut lifecycle, &settings.redis, &settings.store, &state)?;
     lifecycle.run(GRACE).await
+}
+
+/// Does the duties of the record: what gateways report goes into Postgres, and from there into the hourly files.
+fn keep_record(
+    lifecycle: &mut Lifecycle,
+    redis: &config::Redis,
+    objects: &config::Store,
+    state: &State,
+) -> anyhow::Result<()> {
+    // A connection of its own: reading the stream blocks it.
+    let usage = UsageStream::new(bus::connect(redis.redis_url.reveal())?);
+    let ingest = IngestUsage::new(state.db.clone(), usage, Arc::clone(&state.metrics));
+    lifecycle.spawn(IngestUsage::NAME, task::drive(ingest, state.clone(), lifecycle.stopping()));
+    let export = ExportHours::new(state.db.clone(), store(objects), Arc::clone(&state.metrics));
+    lifecycle.spawn(ExportHours::NAME, task::drive(export, state.clone(), lifecycle.stopping()));
+    Ok(())
 }
 
 /// Serves the public routes.
@@ -87,8 +108,21 @@ async fn api(settings: config::Api) -> anyhow::Result<()> {
     let mut lifecycle = Lifecycle::new();
     serve_internal(&mut lifecycle, &settings.internal, &state).await?;
     let listener = http::listen(settings.listen).await?;
-    lifecycle.spawn("public listener", http::serve(listener, http::public(state), lifecycle.stopping()));
+    lifecycle.spawn(
+        "public listener",
+        http::serve(listener, http::public(state, store(&settings.store)), lifecycle.stopping()),
+    );
     lifecycle.run(GRACE).await
+}
+
+fn store(settings: &config::Store) -> Store {
+    Store::new(
+        &settings.s3_endpoint,
+        &settings.s3_bucket,
+        &settings.s3_region,
+        settings.s3_access_key.reveal(),
+        settings.s3_secret_key.reveal(),
+    )
 }
 
 fn state(database: &config::Database, time: &config::Time) -> anyhow::Result<State> {

@@ -13,6 +13,8 @@ use tracing::{info, warn};
 use crate::db::duty::DutyLock;
 use crate::state::State;
 
+pub mod export_hour;
+pub mod ingest_usage;
 pub mod publish_directory;
 pub mod publish_principals;
 

@@ -12,10 +12,7 @@ use uuid::Uuid;
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn add(
-    db: impl PgExecutor<'_>,
-    calls: &BTreeMap<(UserId, NaiveDate, Bucket), i64>,
-) -> sqlx::Result<()> {
+pub async fn add(db: impl PgExecutor<'_>, calls: &BTreeMap<(UserId, NaiveDate, Bucket), i64>) -> sqlx::Result<()> {
     let users: Vec<Uuid> = calls.keys().map(|(user, ..)| user.0).collect();
     let days: Vec<NaiveDate> = calls.keys().map(|(_, day, _)| *day).collect();
     let buckets: Vec<String> = calls.keys().map(|(.., bucket)| bucket.to_string()).collect();
@@ -32,21 +29,4 @@ pub async fn add(
     .execute(db)
     .await
     .map(drop)
-}
-
-/// Calls of one user's day by bucket.
-///
-/// # Errors
-/// When Postgres is away or holds a bucket that is none.
-pub async fn of_day(db: impl PgExecutor<'_>, user: UserId, day: NaiveDate) -> sqlx::Result<BTreeMap<Bucket, u64>> {
-    let rows = sqlx::query!("select bucket, calls from quota_usage where user_id = $1 and day = $2", user.0, day)
-        .fetch_all(db)
-        .await?;
-    rows.into_iter()
-        .map(|row| {
-            let bucket = row.bucket.parse().map_err(|error: uuid::Error| sqlx::Error::Decode(error.into()))?;
-            let calls = u64::try_from(row.calls).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok((bucket, calls))
-        })
-        .collect()
 }
