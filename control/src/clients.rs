@@ -1,5 +1,6 @@
-//! One small type for each system outside.
+//! The outside systems, each behind one small type.
 
+pub mod board;
 pub mod bus;
 pub mod store;
 pub mod usage_stream;

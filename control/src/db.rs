@@ -23,6 +23,7 @@ pub mod log_writers;
 pub mod outbox;
 pub mod pace;
 pub mod partitions;
+pub mod principals;
 pub mod publications;
 pub mod quota_usage;
 pub mod quotas;

@@ -9,6 +9,7 @@ pub mod host;
 pub mod literal;
 pub mod money;
 pub mod pace;
+pub mod posting;
 pub mod quota;
 pub mod settlement;
 

@@ -1,5 +1,6 @@
 //! Everything that decides and remembers: the only program with Postgres, one executable with a role per subcommand.
 
+pub mod admin;
 pub mod clients;
 pub mod clock;
 pub mod config;

@@ -1,57 +1,83 @@
-//! A private Redis for one test: started on a free port, killed at the end.
+//! A private Redis behind a socket of its own.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// A running `redis-server` that keeps nothing on disk.
+/// How long the server may take to start on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A running Redis; it ends with this value, or with the test's thread.
 pub(crate) struct RedisServer {
-    port: u16,
-    process: Child,
-    _folder: TempDir,
+    folder: TempDir,
+    child: Child,
 }
 
 impl RedisServer {
-    /// Starts one on a free port of the loopback.
+    /// Starts one.
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server (Debian package redis-server) can be started");
-        let server = Self { port, process, _folder: folder };
-        let begun = Instant::now();
-        while server.client().get_connection_with_timeout(Duration::from_millis(200)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "redis-server does not answer on port {port}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let child = spawn(&folder);
+        let server = Self { folder, child };
+        server.wait();
         server
     }
 
-    /// Its address, speaking RESP3.
+    /// Where it is.
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0?protocol=resp3", self.port)
+        format!("redis+unix://{}?protocol=resp3", self.socket())
     }
 
     /// A connection for the test itself.
     pub(crate) fn connection(&self) -> redis::Connection {
-        self.client().get_connection_with_timeout(Duration::from_secs(2)).unwrap()
+        redis::Client::open(self.url()).unwrap().get_connection().unwrap()
     }
 
-    fn client(&self) -> redis::Client {
-        redis::Client::open(self.url()).unwrap()
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again on what it had saved.
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(&self.folder);
+        self.wait();
+    }
+
+    fn socket(&self) -> String {
+        self.folder.path().join("redis.sock").display().to_string()
+    }
+
+    fn wait(&self) {
+        let begun = Instant::now();
+        let client = redis::Client::open(self.url()).unwrap();
+        loop {
+            let answer = client.get_connection().and_then(|mut connection| redis::cmd("PING").exec(&mut connection));
+            if answer.is_ok() {
+                return;
+            }
+            assert!(begun.elapsed() < START_TIMEOUT, "Redis does not start: {answer:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        // It ends with the test, whatever it says.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
+}
+
+fn spawn(folder: &TempDir) -> Child {
+    Command::new("redis-server")
+        .args(["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--appendonly", "no", "--dir"])
+        .arg(folder.path())
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed")
 }
