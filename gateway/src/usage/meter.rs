@@ -1,9 +1,11 @@
 //! Counts what an answer holds while it passes, and keeps back the usage chunk a client did not ask for.
+//!
+//! What the counters are worth is settled by [`protocol::record::settle`].
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::usage::{Facts, Kind};
+use protocol::usage::Kind;
 
 use chunk::Chunk;
 pub use chunk::StreamError;
@@ -12,17 +14,13 @@ mod chunk;
 
 /// Longest line that is read; a longer one passes unread and counts as one chunk of content.
 pub const LONGEST_LINE: usize = 64 * 1024;
-/// How far a claimed number of tokens may exceed what was counted.
-const CREDIBLE: u64 = 10;
-/// Bytes of an answer in one piece that count as one token.
-const BYTES_PER_TOKEN: u64 = 4;
 
 /// What was counted so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Chunks with content (streams).
     pub chunks: u64,
-    /// Bytes of the answer, before anything was kept back.
+    /// Bytes of completion text; all bytes of an answer in one piece that has none to be found.
     pub bytes: u64,
     /// The last usage the instance claimed.
     pub claimed: Option<Claim>,
@@ -85,10 +83,9 @@ impl Meter {
     /// Counts a piece that came `at` after the start of the attempt; what of it, and of earlier pieces, the client
     /// gets now. An answer that is no stream is one piece.
     pub fn push(&mut self, piece: &Bytes, at: Duration) -> Bytes {
-        self.counters.bytes = self.counters.bytes.saturating_add(piece.len() as u64);
         let Some(mut lines) = self.stream.take() else {
             if self.kind == Kind::Complete {
-                self.counters.claimed = chunk::usage_of(piece).or(self.counters.claimed);
+                self.count_whole(piece);
             }
             return piece.clone();
         };
@@ -123,12 +120,6 @@ impl Meter {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.done
-    }
-
-    /// The facts of an attempt that took `total`, held against the estimate of its prompt.
-    #[must_use]
-    pub fn facts(&self, estimate: u64, total: Duration) -> Facts {
-        settle(self.kind, &self.counters, estimate, total)
     }
 
     fn read(&mut self, lines: &mut Lines, piece: &[u8], at: Duration) -> Vec<u8> {
@@ -172,9 +163,10 @@ impl Meter {
             self.done = true;
         }
         let Some(chunk) = Chunk::read(data) else { return true };
-        if chunk.content {
+        if chunk.text > 0 {
             self.count_content(at);
         }
+        self.counters.bytes = self.counters.bytes.saturating_add(chunk.text);
         self.counters.claimed = chunk.claimed.or(self.counters.claimed);
         let only_usage = chunk.only_usage();
         if self.error.is_none() {
@@ -182,6 +174,13 @@ impl Meter {
         }
         lines.hides_blank = lines.hide_usage && only_usage && opens_event && lines.relayed == 0;
         !lines.hides_blank
+    }
+
+    fn count_whole(&mut self, answer: &[u8]) {
+        let chunk = Chunk::read(answer).unwrap_or_default();
+        let bytes = if chunk.text > 0 { chunk.text } else { answer.len() as u64 };
+        self.counters.bytes = self.counters.bytes.saturating_add(bytes);
+        self.counters.claimed = chunk.claimed.or(self.counters.claimed);
     }
 
     fn count_content(&mut self, at: Duration) {
@@ -221,30 +220,6 @@ impl Lines {
 /// Whether one text is the beginning of the other.
 fn is_start_of(text: &[u8], mark: &[u8]) -> bool {
     text.iter().zip(mark).all(|(left, right)| left == right)
-}
-
-/// The numbers of an attempt: what is claimed where that is credible, else what was counted.
-#[must_use]
-pub fn settle(kind: Kind, counters: &Counters, estimate: u64, total: Duration) -> Facts {
-    let counted = match kind {
-        Kind::Stream => counters.chunks,
-        Kind::Complete => counters.bytes.div_ceil(BYTES_PER_TOKEN),
-        Kind::Steps | Kind::Time => return Facts { tt: total.as_secs_f64(), ..Facts::default() },
-    };
-    let credible = |claimed: u64, counted: u64| {
-        if claimed <= counted.saturating_mul(CREDIBLE) { claimed } else { counted }
-    };
-    let (it, ot) = match counters.claimed {
-        Some(claim) => (credible(claim.prompt, estimate), credible(claim.completion, counted)),
-        None => (estimate, counted),
-    };
-    Facts {
-        it,
-        ot,
-        tokens: if kind == Kind::Stream { counters.chunks } else { ot },
-        ttft: counters.first.filter(|_| kind == Kind::Stream).map(|first| first.as_secs_f64()),
-        tt: total.as_secs_f64(),
-    }
 }
 
 #[cfg(test)]

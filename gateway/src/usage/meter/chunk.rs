@@ -1,4 +1,4 @@
-//! Reads one chunk of an engine's stream, as far as it is counted.
+//! Reads a chunk of an engine's stream, or its answer in one piece, as far as it is counted.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use super::Claim;
 /// What counts in a chunk.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Chunk {
-    /// Whether it holds a piece of the answer.
-    pub(super) content: bool,
+    /// Bytes of completion text, reasoning and tool calls included.
+    pub(super) text: u64,
     /// The usage it claims.
     pub(super) claimed: Option<Claim>,
     /// The error it reports.
@@ -44,19 +44,22 @@ struct Choice {
     #[serde(default)]
     delta: Option<Delta>,
     #[serde(default)]
-    text: Filled,
+    message: Option<Delta>,
+    #[serde(default)]
+    text: Text,
 }
 
+/// A message, or what a chunk adds to it.
 #[derive(Deserialize)]
 struct Delta {
     #[serde(default)]
-    content: Filled,
+    content: Text,
     #[serde(default)]
-    reasoning_content: Filled,
+    reasoning_content: Text,
     #[serde(default)]
-    reasoning: Filled,
+    reasoning: Text,
     #[serde(default)]
-    tool_calls: Filled,
+    tool_calls: Text,
 }
 
 #[derive(Deserialize)]
@@ -77,12 +80,12 @@ impl Chunk {
         let event: Event<'_> = serde_json::from_slice(data).ok()?;
         // A list that is not of choices has something in it, but nothing to count.
         let choices = event.choices.map_or(Ok(Choices::default()), |raw| serde_json::from_str(raw.get()));
-        let choices = choices.unwrap_or(Choices { any: true, content: false });
+        let choices = choices.unwrap_or(Choices { any: true, text: 0 });
         let error = event.error.map(|raw| StreamError {
             code: serde_json::from_str::<Code>(raw.get()).ok().and_then(|code| code.code),
             event: String::from_utf8_lossy(data).into_owned(),
         });
-        Some(Self { content: choices.content, claimed: event.usage.and_then(claim), error, choices: choices.any })
+        Some(Self { text: choices.text, claimed: event.usage.and_then(claim), error, choices: choices.any })
     }
 
     /// Whether it tells the usage and nothing else.
@@ -91,26 +94,16 @@ impl Chunk {
     }
 }
 
-/// The usage claimed by an answer in one piece.
-pub(super) fn usage_of(answer: &[u8]) -> Option<Claim> {
-    #[derive(Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow, default)]
-        usage: Option<&'a RawValue>,
-    }
-    serde_json::from_slice::<Answer<'_>>(answer).ok()?.usage.and_then(claim)
-}
-
 fn claim(usage: &RawValue) -> Option<Claim> {
     let usage: Usage = serde_json::from_str(usage.get()).ok()?;
     Some(Claim { prompt: usage.prompt_tokens, completion: usage.completion_tokens.unwrap_or(0) })
 }
 
-/// Whether there are choices, and any with content.
+/// Whether there are choices, and how much text they hold.
 #[derive(Default)]
 struct Choices {
     any: bool,
-    content: bool,
+    text: u64,
 }
 
 impl<'de> Deserialize<'de> for Choices {
@@ -128,7 +121,8 @@ impl<'de> Deserialize<'de> for Choices {
                 let mut choices = Choices::default();
                 while let Some(choice) = seq.next_element::<Choice>()? {
                     choices.any = true;
-                    choices.content |= choice.text.0 || choice.delta.is_some_and(|delta| delta.is_filled());
+                    let parts = [choice.delta, choice.message].into_iter().flatten().map(|delta| delta.text());
+                    choices.text = parts.fold(choices.text.saturating_add(choice.text.0), u64::saturating_add);
                 }
                 Ok(choices)
             }
@@ -139,64 +133,68 @@ impl<'de> Deserialize<'de> for Choices {
 }
 
 impl Delta {
-    fn is_filled(&self) -> bool {
-        self.content.0 || self.reasoning_content.0 || self.reasoning.0 || self.tool_calls.0
+    fn text(&self) -> u64 {
+        let parts = [self.content.0, self.reasoning_content.0, self.reasoning.0, self.tool_calls.0];
+        parts.into_iter().fold(0, u64::saturating_add)
     }
 }
 
-/// Whether a value is a text or a list with something in it.
+/// Bytes of all texts within a value; a list counts at least one for each of its elements.
 #[derive(Default)]
-struct Filled(bool);
+struct Text(u64);
 
-impl<'de> Deserialize<'de> for Filled {
+impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
+        deserializer.deserialize_any(AnyValue).map(Self)
+    }
+}
 
-        impl<'de> Visitor<'de> for Any {
-            type Value = bool;
+struct AnyValue;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any value")
-            }
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = u64;
 
-            fn visit_unit<E>(self) -> Result<bool, E> {
-                Ok(false)
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
 
-            fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
-                Ok(false)
-            }
+    fn visit_unit<E>(self) -> Result<u64, E> {
+        Ok(0)
+    }
 
-            fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
-                Ok(false)
-            }
+    fn visit_bool<E>(self, _: bool) -> Result<u64, E> {
+        Ok(0)
+    }
 
-            fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
-                Ok(false)
-            }
+    fn visit_i64<E>(self, _: i64) -> Result<u64, E> {
+        Ok(0)
+    }
 
-            fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
-                Ok(false)
-            }
+    fn visit_u64<E>(self, _: u64) -> Result<u64, E> {
+        Ok(0)
+    }
 
-            fn visit_str<E>(self, text: &str) -> Result<bool, E> {
-                Ok(!text.is_empty())
-            }
+    fn visit_f64<E>(self, _: f64) -> Result<u64, E> {
+        Ok(0)
+    }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<bool, A::Error> {
-                let mut filled = false;
-                while seq.next_element::<IgnoredAny>()?.is_some() {
-                    filled = true;
-                }
-                Ok(filled)
-            }
+    fn visit_str<E>(self, text: &str) -> Result<u64, E> {
+        Ok(text.len() as u64)
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(false)
-            }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<u64, A::Error> {
+        let mut bytes = 0_u64;
+        while let Some(Text(element)) = seq.next_element()? {
+            bytes = bytes.saturating_add(element.max(1));
         }
+        Ok(bytes)
+    }
 
-        deserializer.deserialize_any(Any).map(Self)
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<u64, A::Error> {
+        let mut bytes = 0_u64;
+        while let Some((_, Text(value))) = map.next_entry::<IgnoredAny, Text>()? {
+            bytes = bytes.saturating_add(value);
+        }
+        Ok(bytes)
     }
 }

@@ -172,38 +172,30 @@ fn what_is_held_back_is_bounded() {
 }
 
 #[test]
-fn an_answer_in_one_piece_claims_its_usage_or_is_counted_by_bytes() {
-    let whole = Bytes::from_static(b"{\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5}}");
-    let mut meter = Meter::new(Kind::Complete, false);
-    assert_eq!(meter.push(&whole, at(5)), whole);
-    let facts = meter.facts(3, at(2000));
-    assert_eq!(facts, Facts { it: 3, ot: 5, tokens: 5, ttft: None, tt: 2.0 });
-    let mut meter = Meter::new(Kind::Complete, false);
-    meter.push(&Bytes::from_static(b"no json at all"), at(5));
-    assert_eq!(meter.facts(3, at(0)), Facts { it: 3, ot: 4, tokens: 4, ttft: None, tt: 0.0 });
+fn an_answer_in_one_piece_is_counted_by_its_text_and_claims_its_usage() {
+    let whole = |text: &'static str| {
+        let mut meter = Meter::new(Kind::Complete, false);
+        assert_eq!(meter.push(&Bytes::from_static(text.as_bytes()), at(5)), text);
+        (meter.counters().bytes, meter.counters().claimed)
+    };
+    let usage = Some(Claim { prompt: 3, completion: 5 });
+    let chat = r#"{"choices":[{"message":{"role":"assistant","content":"12345","reasoning_content":"678"}}],"usage":{"prompt_tokens":3,"completion_tokens":5}}"#;
+    assert_eq!(whole(chat), (8, usage));
+    assert_eq!(whole(r#"{"choices":[{"text":"\u00e4"},{"text":"x"}]}"#), (3, None));
+    let call =
+        r#"{"choices":[{"message":{"content":null,"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}]}"#;
+    assert_eq!(whole(call), (3, None));
+    assert_eq!(whole("no json at all"), (14, None));
+    assert_eq!(whole(r#"{"data":[1]}"#), (12, None));
 }
 
 #[test]
-fn claims_are_believed_up_to_ten_times_what_was_counted() {
-    let counters = |prompt, completion| Counters {
-        chunks: 10,
-        bytes: 39,
-        claimed: Some(Claim { prompt, completion }),
-        first: Some(at(500)),
-    };
-    let numbers = |kind, prompt, completion| {
-        let facts = settle(kind, &counters(prompt, completion), 20, at(1000));
-        (facts.it, facts.ot, facts.tokens)
-    };
-    assert_eq!(numbers(Kind::Stream, 200, 100), (200, 100, 10));
-    assert_eq!(numbers(Kind::Stream, 201, 101), (20, 10, 10));
-    assert_eq!(numbers(Kind::Stream, 0, 0), (0, 0, 10));
-    assert_eq!(numbers(Kind::Complete, 200, 100), (200, 100, 100));
-    assert_eq!(numbers(Kind::Complete, u64::MAX, u64::MAX), (20, 10, 10));
-    let unclaimed = Counters { claimed: None, ..counters(0, 0) };
-    let facts = settle(Kind::Stream, &unclaimed, 20, at(1000));
-    assert_eq!((facts.it, facts.ot, facts.ttft), (20, 10, Some(0.5)));
-    assert_eq!(settle(Kind::Time, &counters(1, 1), 20, at(1000)), Facts { tt: 1.0, ..Facts::default() });
+fn only_answers_measured_in_tokens_are_read() {
+    for kind in [Kind::Steps, Kind::Time] {
+        let mut meter = Meter::new(kind, true);
+        assert_eq!(meter.push(&Bytes::from_static(USAGE.as_bytes()), at(0)), USAGE);
+        assert_eq!(meter.counters(), Counters::default());
+    }
 }
 
 fn events() -> impl Strategy<Value = Vec<&'static str>> {
@@ -250,7 +242,6 @@ proptest! {
             let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
             let mut meter = Meter::new(kind, true);
             prop_assert_eq!(relayed(&mut meter, &pieces), pieces.concat());
-            let _ = meter.facts(u64::MAX, Duration::MAX);
         }
     }
 }
