@@ -1,8 +1,8 @@
 //! Takes over the log of a dead process: ends what it left open, so that its finals can be shipped.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
 use anyhow::{Context, bail};
 use protocol::ids::WriterId;
@@ -17,6 +17,9 @@ use super::folder::{Folder, Lock};
 use super::reader::Stored;
 use super::segment::{self, Segment};
 use super::slots;
+
+#[cfg(test)]
+mod tests;
 
 /// A dead writer's log, ended and locked.
 #[derive(Debug)]
@@ -36,10 +39,12 @@ pub(crate) fn adopt(writer: WriterId, folder: Folder) -> anyhow::Result<Option<A
     let Some(lock) = folder.claim().context("locking it")? else { return Ok(None) };
     let mut book = Book::default();
     let mut recovery = Recovery::default();
+    let mut ends = Vec::new();
     let mut empty = VecDeque::new();
     let numbers = list(&folder)?;
     for number in &numbers {
-        if read_segment(&folder, *number, &mut book, &mut recovery)? {
+        if let Some(end) = read_segment(&folder, *number, &mut book, &mut recovery)? {
+            ends.push(end);
             // Only what lies behind everything written may be written to.
             empty.clear();
         } else {
@@ -49,8 +54,9 @@ pub(crate) fn adopt(writer: WriterId, folder: Folder) -> anyhow::Result<Option<A
     empty.retain(|segment| segment.rest() > LARGEST);
     let lost = recovery.lost(read_slots(&folder)?);
     let next = numbers.last().map_or(1, |last| last + 1);
-    let end = append(&lost, Appender::new(folder.segments(), empty, next), &mut book)?;
-    book.synced(Position { segment: end, offset: u64::MAX });
+    ends.extend(append(&lost, Appender::new(folder.segments(), empty, next), &mut book)?);
+    shrink(&folder, &ends).context("giving unused room back")?;
+    book.synced(Position { segment: book.newest_segment(), offset: u64::MAX });
     book.close();
     let stored = Stored { writer, segments: folder.segments(), book: Arc::new(Mutex::new(book)) };
     Ok(Some(Adopted { stored, folder, lock, lost: lost.len() }))
@@ -71,13 +77,18 @@ fn read_slots(folder: &Folder) -> anyhow::Result<Vec<protocol::record::slot::Slo
     }
 }
 
-/// Reads a segment into the book; says whether anything was ever written to it.
-fn read_segment(folder: &Folder, number: u64, book: &mut Book, recovery: &mut Recovery) -> anyhow::Result<bool> {
+/// Reads a segment into the book; gives the end of what was written, none if nothing ever was.
+fn read_segment(
+    folder: &Folder,
+    number: u64,
+    book: &mut Book,
+    recovery: &mut Recovery,
+) -> anyhow::Result<Option<Position>> {
     let mut from = 0;
     loop {
         let piece = segment::read(&folder.segments(), number, from, u64::MAX).context("reading a segment")?;
         if from == 0 && piece.entries.is_empty() && piece.stop == Some(Stop::End) {
-            return Ok(false);
+            return Ok(None);
         }
         from = piece.end;
         for entry in piece.entries {
@@ -90,19 +101,19 @@ fn read_segment(folder: &Folder, number: u64, book: &mut Book, recovery: &mut Re
         }
         match piece.stop {
             None => {}
-            Some(Stop::End) => return Ok(true),
+            Some(Stop::End) => return Ok(Some(Position { segment: number, offset: from })),
             Some(Stop::Unreadable) => bail!("segment {number} is of another version"),
             Some(stop @ (Stop::Torn | Stop::Cut)) => {
                 warn!(segment = number, offset = from, ?stop, "the end of a log segment was not written whole");
-                return Ok(true);
+                return Ok(Some(Position { segment: number, offset: from }));
             }
         }
     }
 }
 
-/// Writes the lost finals into the dead writer's own reserve, durably, and gives the last segment. What is not
-/// needed of the reserve is given back to the disk.
-fn append(lost: &[(u64, Record)], mut appender: Appender, book: &mut Book) -> anyhow::Result<u64> {
+/// Writes the lost finals into the dead writer's own reserve, durably, and gives their end. What is not needed of
+/// the reserve is removed.
+fn append(lost: &[(u64, Record)], mut appender: Appender, book: &mut Book) -> anyhow::Result<Option<Position>> {
     let mut frames = Vec::with_capacity(lost.len());
     for (sequence, record) in lost {
         let mut bytes = Vec::new();
@@ -122,6 +133,18 @@ fn append(lost: &[(u64, Record)], mut appender: Appender, book: &mut Book) -> an
     for file in appender.dirty() {
         file.sync_data().context("making lost records durable")?;
     }
-    appender.discard_spares().context("giving the reserve back")?;
-    Ok(book.newest_segment())
+    appender.discard_spares().context("removing the reserve")?;
+    Ok((!lost.is_empty()).then(|| appender.position()))
+}
+
+/// Leaves the folder no larger than its entries, so that a process that dies again and again does not fill the disk.
+/// The slots have done their duty: every call has its final.
+fn shrink(folder: &Folder, ends: &[Position]) -> io::Result<()> {
+    for end in ends {
+        segment::trim(&folder.segments(), *end)?;
+    }
+    match fs::remove_file(folder.slots()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }

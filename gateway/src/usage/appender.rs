@@ -63,7 +63,7 @@ impl Appender {
 
     /// Writes a frame into the page cache, where a kill cannot reach it.
     pub(crate) fn append(&mut self, book: &mut Book, frame: &[u8]) -> io::Result<()> {
-        if !self.current.as_ref().is_some_and(|current| current.rest() >= frame.len() as u64) {
+        if self.current.as_ref().is_none_or(|current| current.rest() < frame.len() as u64) {
             self.roll(book)?;
         }
         self.current.as_mut().ok_or(io::ErrorKind::StorageFull)?.append(frame)

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use protocol::record::frame::{Entry, MAX_FRAME, Reader, Stop};
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::book::Position;
+
 /// Bytes read at once; a whole frame always fits.
 const PIECE: usize = 2 * MAX_FRAME;
 
@@ -98,6 +100,11 @@ impl Segment {
 /// Where a segment lies.
 pub(crate) fn path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:010}.log"))
+}
+
+/// Gives the room behind the last frame back to the disk.
+pub(crate) fn trim(folder: &Path, end: Position) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path(folder, end.segment))?.set_len(end.offset)
 }
 
 /// The segments of a folder, oldest first.

@@ -1,5 +1,4 @@
 //! Integration tests of the gateway's parts against a real Redis and real files.
-
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
 mod auth;
@@ -14,4 +13,5 @@ mod limit;
 mod platform;
 mod principals;
 mod redis_server;
+mod usage;
 mod who;

@@ -1,0 +1,187 @@
+//! A batch of usage entries, read: finals, beats, and what nobody can read.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use protocol::ids::{InvocationId, WriterId};
+use protocol::usage::{Beat, Entry, Record, Unreadable};
+use sha2::{Digest as _, Sha256};
+
+/// Longest part of an unreadable entry that is kept.
+const KEPT: usize = 1 << 20;
+
+/// A stream entry as Redis gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawEntry {
+    /// Its place in the stream.
+    pub id: String,
+    /// Its fields; none when the entry itself is gone.
+    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A final entry of a writer.
+#[derive(Clone, Debug)]
+pub struct Final {
+    /// Whose.
+    pub writer: WriterId,
+    /// Its place in the writer's sequence.
+    pub sequence: u64,
+    /// The attempt.
+    pub record: Record,
+    /// SHA-256 of the record, to tell a repetition from a contradiction.
+    pub hash: [u8; 32],
+}
+
+/// An entry that nobody can read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// Its place in the stream.
+    pub id: String,
+    /// Whose, if that can be read.
+    pub writer: Option<WriterId>,
+    /// Its place in the writer's sequence, if that can be read.
+    pub sequence: Option<u64>,
+    /// What is wrong with it.
+    pub reason: String,
+    /// Its fields, one per line.
+    pub raw: Vec<u8>,
+    /// SHA-256 of the raw text.
+    pub hash: [u8; 32],
+}
+
+/// What a batch of entries says.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Attempts, in the order of the stream, repetitions included.
+    pub finals: Vec<Final>,
+    /// Signs of life.
+    pub beats: Vec<(WriterId, Beat)>,
+    /// Entries that nobody can read.
+    pub rejects: Vec<Reject>,
+}
+
+impl Batch {
+    /// Reads entries; one without fields is gone from Redis and says nothing.
+    #[must_use]
+    pub fn read(entries: &[RawEntry]) -> Self {
+        let mut batch = Self::default();
+        for entry in entries.iter().filter(|entry| !entry.fields.is_empty()) {
+            match parse(entry) {
+                Ok(Entry::Final { writer, sequence, record }) => {
+                    let hash = content_hash(&record);
+                    batch.finals.push(Final { writer, sequence, record: *record, hash });
+                }
+                Ok(Entry::Beat { writer, beat }) => batch.beats.push((writer, beat)),
+                Err(error) => batch.rejects.push(Reject::of(entry, &error.to_string())),
+            }
+        }
+        batch
+    }
+
+    /// The batch that puts an entry aside for a reason that showed only when it was stored.
+    #[must_use]
+    pub fn rejecting(entry: &RawEntry, reason: &str) -> Self {
+        Self { rejects: vec![Reject::of(entry, reason)], ..Self::default() }
+    }
+
+    /// The first final of each attempt, and how often a later one says something else.
+    #[must_use]
+    pub fn first_finals(&self) -> (Vec<&Final>, u64) {
+        let mut first: HashMap<(InvocationId, DateTime<Utc>), [u8; 32]> = HashMap::new();
+        let (mut finals, mut contradictions) = (Vec::new(), 0);
+        for entry in &self.finals {
+            match first.get(&entry.attempt()) {
+                None => {
+                    first.insert(entry.attempt(), entry.hash);
+                    finals.push(entry);
+                }
+                Some(hash) if *hash != entry.hash => contradictions += 1,
+                Some(_) => {}
+            }
+        }
+        (finals, contradictions)
+    }
+
+    /// All writers of the batch, each with the sequences that are dealt with once the batch is stored.
+    #[must_use]
+    pub fn sequences(&self) -> BTreeMap<WriterId, Vec<u64>> {
+        let mut sequences: BTreeMap<WriterId, Vec<u64>> = BTreeMap::new();
+        for (writer, _) in &self.beats {
+            sequences.entry(*writer).or_default();
+        }
+        for entry in &self.finals {
+            sequences.entry(entry.writer).or_default().push(entry.sequence);
+        }
+        for reject in &self.rejects {
+            if let (Some(writer), Some(sequence)) = (reject.writer, reject.sequence) {
+                sequences.entry(writer).or_default().push(sequence);
+            }
+        }
+        sequences
+    }
+
+    /// The earliest time any entry speaks of.
+    #[must_use]
+    pub fn earliest(&self) -> Option<DateTime<Utc>> {
+        let finals = self.finals.iter().map(|entry| entry.record.completed_at);
+        finals.chain(self.beats.iter().map(|(_, beat)| beat.clock)).min()
+    }
+}
+
+impl Final {
+    /// What makes an attempt the same attempt.
+    #[must_use]
+    pub fn attempt(&self) -> (InvocationId, DateTime<Utc>) {
+        (self.record.admission.invocation, self.record.admission.started_at)
+    }
+}
+
+impl Reject {
+    fn of(entry: &RawEntry, reason: &str) -> Self {
+        let mut raw = Vec::new();
+        for (name, value) in &entry.fields {
+            raw.extend_from_slice(name);
+            raw.push(b'=');
+            raw.extend_from_slice(value);
+            raw.push(b'\n');
+        }
+        let hash = Sha256::digest(&raw).into();
+        raw.truncate(KEPT);
+        // Postgres takes no NUL in text.
+        let reason = reason.replace('\0', "\u{fffd}");
+        Self { id: entry.id.clone(), writer: readable(entry, b"w"), sequence: sequence(entry), reason, raw, hash }
+    }
+}
+
+fn parse(entry: &RawEntry) -> Result<Entry, Unreadable> {
+    let mut fields = HashMap::new();
+    for (name, value) in &entry.fields {
+        let name = String::from_utf8(name.clone()).map_err(|_| Unreadable::Bad("name"))?;
+        let value = String::from_utf8(value.clone()).map_err(|_| Unreadable::Bad("value"))?;
+        fields.insert(name, value);
+    }
+    let read = Entry::from_fields(&fields)?;
+    match &read {
+        Entry::Final { .. } if sequence(entry).is_none() => Err(Unreadable::Bad("s")),
+        Entry::Beat { beat, .. } if i64::try_from(beat.sequence).is_err() => Err(Unreadable::Bad("b")),
+        Entry::Final { .. } | Entry::Beat { .. } => Ok(read),
+    }
+}
+
+/// The sequence, if Postgres can keep it.
+fn sequence(entry: &RawEntry) -> Option<u64> {
+    readable(entry, b"s").filter(|sequence| i64::try_from(*sequence).is_ok())
+}
+
+fn readable<T: std::str::FromStr>(entry: &RawEntry, field: &[u8]) -> Option<T> {
+    let (_, value) = entry.fields.iter().find(|(name, _)| name == field)?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn content_hash(record: &Record) -> [u8; 32] {
+    let text = serde_json::to_vec(record).expect("a record that was read from JSON serialises");
+    Sha256::digest(text).into()
+}
+
+#[cfg(test)]
+mod tests;

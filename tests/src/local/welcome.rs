@@ -1,0 +1,76 @@
+//! What a stack says once it is ready: its addresses and three commands to try.
+
+use chrono::{TimeDelta, Utc};
+
+use crate::description::Description;
+
+/// The lines, in order.
+pub(super) fn lines(stack: &Description) -> Vec<String> {
+    let authority = stack.ca.display();
+    let (llm, model, key) = (&stack.urls.llm, &stack.chute.model, &stack.api_key);
+    let chute = format!("https://{}:{}", stack.chute.host, stack.https_port);
+    let export = export_path(crate::clock::now());
+    let gateways = stack.gateways.iter().map(|gateway| gateway.https_port.to_string()).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        r#"
+The platform is ready.
+
+  text         {llm}/v1
+  one chute    {chute}/v1
+  embeddings   {embed}/v1
+  images       {image}
+  control      {api}
+  gateways     TLS ports {gateways}; plain HTTP of the first on {http}
+  API key      {key}
+  for tools    stack.json beside {authority}
+
+Three commands to try:
+
+1. Stream a chat with curl:
+
+curl -N --cacert {authority} {llm}/v1/chat/completions \
+  -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
+  -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'
+
+2. The same with OpenAI's Python client (pip install openai):
+
+SSL_CERT_FILE={authority} python3 -c '
+from openai import OpenAI
+client = OpenAI(base_url="{llm}/v1", api_key="{key}")
+messages = [{{"role": "user", "content": "Hello"}}]
+for chunk in client.chat.completions.create(model="{model}", messages=messages, stream=True):
+    print(chunk.choices[0].delta.content or "", end="", flush=True)
+print()'
+
+3. The public export of the calls of this hour, once it is closed, and those of the last day at once:
+
+curl --cacert {authority} {api}{export}
+curl --cacert {authority} {api}/invocations/exports/recent
+
+To trust the stack in every program of this machine for good:
+  sudo cp {authority} /usr/local/share/ca-certificates/chutes-local.crt && sudo update-ca-certificates
+
+Ctrl-C stops it; the next start goes on with its data."#,
+        embed = stack.urls.embed,
+        image = stack.urls.image,
+        api = stack.urls.api,
+        http = stack.http_port,
+    );
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Where the export of the current hour will be: files are named by the end of their hour.
+fn export_path(now: chrono::DateTime<Utc>) -> String {
+    (now + TimeDelta::hours(1)).format("/invocations/exports/%Y/%m/%d/%H.csv").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_is_named_by_its_end() {
+        let late: chrono::DateTime<Utc> = "2026-12-31T23:30:00Z".parse().unwrap();
+        assert_eq!(export_path(late), "/invocations/exports/2027/01/01/00.csv");
+    }
+}

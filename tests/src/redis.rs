@@ -1,0 +1,193 @@
+//! A private Redis with one user per program.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use protocol::keys::{Key, PRINCIPAL_PREFIXES};
+use rustix::process::Signal;
+
+use crate::children::{Child, Launch, Spawner};
+use crate::private;
+use crate::secrets::Secrets;
+
+const READY: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(20);
+
+/// A program that talks to Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// Any role of control.
+    Control,
+    /// Any gateway.
+    Gateway,
+}
+
+/// A running Redis; it keeps nothing on disk unless asked to.
+pub struct Redis {
+    launch: Launch,
+    child: Child,
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+    urls: [String; 2],
+}
+
+impl Redis {
+    /// Starts Redis in a folder and waits until it answers.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not answer.
+    pub async fn start(folder: &Path, port: u16, secrets: &Secrets, spawner: &Spawner) -> anyhow::Result<Self> {
+        let folder = folder.join("redis");
+        private::make_folder(&folder)?;
+        let users = folder.join("users.acl");
+        private::write(&users, users_file(secrets).as_bytes())?;
+        let configuration = folder.join("redis.conf");
+        private::write(&configuration, configuration_file(&folder, &users, port).as_bytes())?;
+        let program = find_program()?;
+        let launch = Launch::new("redis", program).arguments([configuration.display().to_string()]);
+        let child = spawner.start(&launch).await?;
+        let mut redis = Self { launch, child, port, urls: urls(secrets, port) };
+        redis.wait_until_ready().await.with_context(|| format!("see {}", spawner.log("redis").display()))?;
+        Ok(redis)
+    }
+
+    /// The address with the password of one user.
+    #[must_use]
+    pub fn url(&self, user: User) -> &str {
+        match user {
+            User::Control => &self.urls[0],
+            User::Gateway => &self.urls[1],
+        }
+    }
+
+    /// The address of one user behind another port.
+    #[must_use]
+    pub fn url_through(&self, user: User, port: u16) -> String {
+        self.url(user).replace(&format!(":{}/", self.port), &format!(":{port}/"))
+    }
+
+    /// The process, for faults.
+    pub fn process(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Kills it and starts an empty one in its place.
+    ///
+    /// # Errors
+    /// When the new one does not answer.
+    pub async fn replace_by_empty(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child = spawner.start(&self.launch).await?;
+        self.wait_until_ready().await
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// When it had to be killed.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        self.child.stop(Signal::TERM, STOP).await
+    }
+
+    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let client = redis::Client::open(self.url(User::Control))?;
+        let deadline = tokio::time::Instant::now() + READY;
+        loop {
+            if let Some(status) = self.child.ended()? {
+                bail!("redis ended at once ({status})");
+            }
+            let ask = async {
+                let mut connection = client.get_multiplexed_async_connection().await?;
+                redis::cmd("PING").query_async::<String>(&mut connection).await
+            };
+            match tokio::time::timeout(Duration::from_secs(2), ask).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) if tokio::time::Instant::now() > deadline => {
+                    return Err(error).context("redis does not answer");
+                }
+                Err(_) if tokio::time::Instant::now() > deadline => bail!("redis does not answer"),
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(Duration::from_millis(30)).await,
+            }
+        }
+    }
+}
+
+fn urls(secrets: &Secrets, port: u16) -> [String; 2] {
+    let url = |user: &str, password: &str| format!("redis://{user}:{password}@127.0.0.1:{port}/?protocol=resp3");
+    [url("control", &secrets.redis_control), url("gateway", &secrets.redis_gateway)]
+}
+
+fn find_program() -> anyhow::Result<PathBuf> {
+    ["/usr/bin/redis-server", "/usr/local/bin/redis-server"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists())
+        .context("redis-server is missing; install the package redis-server")
+}
+
+fn configuration_file(folder: &Path, users: &Path, port: u16) -> String {
+    let (folder, users) = (folder.display(), users.display());
+    format!(
+        "bind 127.0.0.1 -::1\nport {port}\ndir \"{folder}\"\naclfile \"{users}\"\ndaemonize no\nsave \"\"\n\
+         appendonly no\nprotected-mode yes\nlogfile \"\"\n"
+    )
+}
+
+/// What each program does with Redis and nothing more; the default user is off.
+fn users_file(secrets: &Secrets) -> String {
+    let connection = "+hello +auth +ping +select +client|setname +client|id +client|no-evict";
+    let principals = PRINCIPAL_PREFIXES.map(|prefix| format!("~{prefix}*")).join(" ");
+    let readable = PRINCIPAL_PREFIXES.map(|prefix| format!("%R~{prefix}*")).join(" ");
+    let (directory, changed) = (Key::directory(), Key::directory_changed());
+    let (usage, marks, strikes) = (Key::usage(), Key::usage_marks(), Key::strikes());
+    let control = format!(
+        "user control on >{password} resetkeys resetchannels {principals} ~{directory} ~{usage} ~{marks} ~{strikes} \
+         ~conn:* &{changed} -@all {connection} +@read +@write +@transaction +@scripting +@stream -@dangerous \
+         +publish +info +time",
+        password = secrets.redis_control,
+    );
+    let gateway = format!(
+        "user gateway on >{password} resetkeys resetchannels {readable} %R~{directory} %R~{marks} ~{usage} ~{strikes} \
+         ~signature:* ~conn:* &{changed} -@all {connection} +client|tracking +client|caching +get +mget +hget +hmget \
+         +hgetall +exists +set +xadd +xlen +hset +hdel +expire +pexpire +del +subscribe +unsubscribe +info +time \
+         +multi +exec +discard",
+        password = secrets.redis_gateway,
+    );
+    format!("user default off nopass resetkeys resetchannels -@all\n{control}\n{gateway}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn answer(redis: &Redis, user: User, command: &[&str]) -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(redis.url(user)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut request = redis::cmd(command[0]);
+        request.arg(&command[1..]);
+        request.query_async(&mut connection).await
+    }
+
+    #[tokio::test]
+    async fn each_program_reaches_only_what_it_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let secrets = Secrets::of_folder(folder.path()).unwrap();
+        let spawner = Spawner::new(folder.path().to_owned()).unwrap();
+        let port = crate::ports::Ports::of_folder(folder.path()).unwrap().claim("redis").unwrap();
+        let mut redis = Redis::start(folder.path(), port, &secrets, &spawner).await.unwrap();
+        assert!(answer(&redis, User::Control, &["HSET", "user:x", "v", "1"]).await.is_ok());
+        assert!(answer(&redis, User::Gateway, &["HGETALL", "user:x"]).await.is_ok());
+        assert!(answer(&redis, User::Gateway, &["HSET", "user:x", "v", "2"]).await.is_err());
+        assert!(answer(&redis, User::Gateway, &["FLUSHALL"]).await.is_err());
+        assert!(answer(&redis, User::Gateway, &["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "user:"]).await.is_ok());
+        assert!(answer(&redis, User::Control, &["CONFIG", "GET", "port"]).await.is_err());
+        let nobody = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+        let refused = match nobody.get_multiplexed_async_connection().await {
+            Ok(mut open) => redis::cmd("PING").query_async::<String>(&mut open).await.is_err(),
+            Err(_) => true,
+        };
+        assert!(refused);
+        redis.stop().await.unwrap();
+    }
+}
