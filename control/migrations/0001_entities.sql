@@ -133,6 +133,8 @@ create table publications (
     name text constraint publications_pkey primary key constraint publications_name_known check (name in ('directory', 'principals')),
     version bigint not null default 0,
     -- until then the operator insists on it, even if it looks wrong
-    forced_until timestamptz
+    forced_until timestamptz,
+    -- the run of Redis that has everything; another one may have forgotten
+    redis_run text
 );
 insert into publications (name) values ('directory'), ('principals');

@@ -31,6 +31,8 @@ pub enum Role {
     Worker(Worker),
     /// Serves the public routes.
     Api(Api),
+    /// Runs one operator's command, or `batch`: one JSON array of words per line.
+    Admin(Admin),
 }
 
 /// Settings of the role `worker`.

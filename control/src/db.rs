@@ -18,6 +18,7 @@ pub mod hotkeys;
 pub mod images;
 pub mod instances;
 pub mod outbox;
+pub mod principals;
 pub mod publications;
 pub mod quotas;
 pub mod shares;

@@ -4,4 +4,5 @@ pub mod chute;
 pub mod fingerprint;
 pub mod host;
 pub mod money;
+pub mod posting;
 pub mod quota;

@@ -27,6 +27,7 @@ pub fn public(state: State) -> Router {
 pub fn internal(state: State, credential: Secret) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(internal::metrics))
+        .route("/internal/principals/{kind}/{id}", get(internal::principal))
         // Everything above this line needs the credential.
         .layer(middleware::from_fn_with_state(Arc::new(credential), internal::demand_credential));
     Router::new().route("/health", get(ping::show)).merge(guarded).with_state(state)

@@ -8,11 +8,18 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
+use control::admin::Admin;
+use control::clients::board::Board;
+use control::clients::bus;
 use control::config::{self, Config, Role};
 use control::lifecycle::Lifecycle;
 use control::metrics::Metrics;
 use control::state::State;
+use control::task::publish_directory::{Keys, PublishDirectory};
+use control::task::publish_principals::PublishPrincipals;
+use control::task::{self, Task};
 use control::{db, http, telemetry};
+use protocol::sealing::DirectoryKey;
 
 /// How long a stopping process waits for its duties and routes.
 const GRACE: Duration = Duration::from_secs(20);
@@ -46,6 +53,10 @@ fn run(role: Role, log: &str) -> anyhow::Result<ExitCode> {
             Role::Migrate(database) => db::migrate(database.database_url.reveal()).await?,
             Role::Worker(settings) => worker(settings).await?,
             Role::Api(settings) => api(settings).await?,
+            Role::Admin(settings) => {
+                let done = Admin::from_config(&settings)?.run(settings.command).await?;
+                return Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            }
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -56,6 +67,17 @@ async fn worker(settings: config::Worker) -> anyhow::Result<()> {
     let state = state(&settings.database, &settings.time)?;
     let mut lifecycle = Lifecycle::new();
     serve_internal(&mut lifecycle, &settings.internal, &state).await?;
+    let board = Board::new(bus::connect(settings.redis.redis_url.reveal())?);
+    let keys = Keys::new(
+        DirectoryKey::from_hex(settings.database_key.database_key.reveal()).context("reading the database key")?,
+        DirectoryKey::from_hex(settings.directory_key.reveal()).context("reading the directory key")?,
+    );
+    let (db, metrics) = (&state.db, &state.metrics);
+    let directory =
+        PublishDirectory::new(db.clone(), board.clone(), keys, settings.official_users, Arc::clone(metrics));
+    lifecycle.spawn(PublishDirectory::NAME, task::drive(directory, state.clone(), lifecycle.stopping()));
+    let principals = PublishPrincipals::new(db.clone(), board, Arc::clone(metrics));
+    lifecycle.spawn(PublishPrincipals::NAME, task::drive(principals, state.clone(), lifecycle.stopping()));
     lifecycle.run(GRACE).await
 }
 

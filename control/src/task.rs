@@ -13,6 +13,9 @@ use tracing::{info, warn};
 use crate::db::duty::DutyLock;
 use crate::state::State;
 
+pub mod publish_directory;
+pub mod publish_principals;
+
 /// How often a replica that is not on duty tries to take it over.
 const TAKE_OVER_EVERY: Duration = Duration::from_millis(500);
 /// How often the replica on duty makes sure that it still is.

@@ -20,12 +20,13 @@ pub async fn insert(
     scopes: &Scopes,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
+    let hash = key.hash();
     sqlx::query!(
         "insert into api_keys (api_key_id, user_id, name, key_hash, scopes, created_at) values ($1, $2, $3, $4, $5, $6)",
         key.id().0,
         key.user().0,
         name,
-        key.hash().0.as_slice(),
+        hash.0.as_slice(),
         Json(scopes) as _,
         now,
     )

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use chrono::NaiveDate;
+use chrono::{DateTime, TimeDelta, Utc};
 use protocol::ids::{UserId, WriterId};
 use protocol::principal::{Bucket, FundsEntry, Versioned};
-use sqlx::PgExecutor;
 use sqlx::types::Json;
+use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
+use super::outbox::{self, Change};
 use super::stored;
 use crate::domain::money::Amount;
+
+/// How long the mark of a silent writer is told.
+const REMEMBERED: TimeDelta = TimeDelta::days(7);
 
 /// Gives a new user an empty balance.
 ///
@@ -35,11 +39,11 @@ pub async fn set(db: impl PgExecutor<'_>, user: UserId, balance: Amount) -> sqlx
     .map(drop)
 }
 
-/// Makes the funds of users count as changed and locks them until the transaction ends; says who has any.
+/// Makes the funds of users count as changed, locks them until the transaction ends and has them published.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn touch(db: impl PgExecutor<'_>, users: &[UserId]) -> sqlx::Result<Vec<UserId>> {
+pub async fn touch(db: &mut PgConnection, users: &[UserId]) -> sqlx::Result<()> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
     // Locked in order, so that two writers never wait for each other.
     let touched = sqlx::query_scalar!(
@@ -48,36 +52,38 @@ pub async fn touch(db: impl PgExecutor<'_>, users: &[UserId]) -> sqlx::Result<Ve
         ) returning user_id",
         &ids,
     )
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
-    Ok(touched.into_iter().map(UserId).collect())
+    let changes: Vec<Change> = touched.into_iter().map(|user| Change::Funds(UserId(user))).collect();
+    outbox::record(db, &changes).await
 }
 
-/// What gateways know of a user's funds on a day, from one state of the database.
+/// What gateways know of a user's funds today, from one state of the database.
 ///
 /// # Errors
 /// When Postgres is away.
 pub async fn entry(
     db: impl PgExecutor<'_>,
     user: UserId,
-    day: NaiveDate,
+    now: DateTime<Utc>,
 ) -> sqlx::Result<Option<Versioned<FundsEntry>>> {
+    let day = now.date_naive();
     let row = sqlx::query!(
         r#"select balance::text as "balance!", version,
             coalesce((
                 select jsonb_object_agg(bucket, calls) from quota_usage where quota_usage.user_id = $1 and day = $2
             ), '{}') as "used!: Json<BTreeMap<Bucket, u64>>",
-            coalesce((select jsonb_object_agg(writer_id, mark) from log_writers), '{}')
+            coalesce((select jsonb_object_agg(writer_id, mark) from log_writers where last_seen > $3), '{}')
             as "marks!: Json<BTreeMap<WriterId, u64>>"
         from balances where user_id = $1"#,
         user.0,
         day,
+        now - REMEMBERED,
     )
     .fetch_optional(db)
     .await?;
     row.map(|row| {
-        let entry =
-            FundsEntry { balance: stored(row.balance.parse())?, day, used: row.used.0, marks: row.marks.0 };
+        let entry = FundsEntry { balance: stored(row.balance.parse())?, day, used: row.used.0, marks: row.marks.0 };
         Ok(Versioned { version: stored(row.version.try_into())?, entry })
     })
     .transpose()

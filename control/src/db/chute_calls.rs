@@ -6,6 +6,8 @@ use protocol::ids::ChuteId;
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
+use super::stored;
+
 /// Adds paid attempts.
 ///
 /// # Errors
@@ -21,4 +23,13 @@ pub async fn add(db: impl PgExecutor<'_>, calls: &BTreeMap<ChuteId, i64>) -> sql
     .execute(db)
     .await
     .map(drop)
+}
+
+/// Calls of all chutes that had any.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn all(db: impl PgExecutor<'_>) -> sqlx::Result<BTreeMap<ChuteId, u64>> {
+    let rows = sqlx::query!("select chute_id, calls from chute_calls").fetch_all(db).await?;
+    rows.into_iter().map(|row| Ok((ChuteId(row.chute_id), stored(row.calls.try_into())?))).collect()
 }

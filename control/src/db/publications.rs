@@ -5,6 +5,9 @@ use sqlx::PgExecutor;
 
 use super::stored;
 
+/// The duty that publishes the directory, and its channel.
+pub const DIRECTORY_PUBLISHER: &str = "publish_directory";
+
 /// Something that is published as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Publication {
@@ -23,13 +26,15 @@ impl Publication {
     }
 }
 
-/// Its state, locked until the transaction ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// Version published last.
     pub version: u64,
     /// Until when the operator insists on what is published.
     pub forced_until: Option<DateTime<Utc>>,
+    /// The run of Redis that has everything.
+    pub redis_run: Option<String>,
 }
 
 impl State {
@@ -45,7 +50,10 @@ impl State {
 /// # Errors
 /// When Postgres is away.
 pub async fn lock(db: impl PgExecutor<'_>, publication: Publication) -> sqlx::Result<()> {
-    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 1))", publication.name()).execute(db).await.map(drop)
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 1))", publication.name())
+        .execute(db)
+        .await
+        .map(drop)
 }
 
 /// Its state.
@@ -53,10 +61,11 @@ pub async fn lock(db: impl PgExecutor<'_>, publication: Publication) -> sqlx::Re
 /// # Errors
 /// When Postgres is away.
 pub async fn get(db: impl PgExecutor<'_>, publication: Publication) -> sqlx::Result<State> {
-    let row = sqlx::query!("select version, forced_until from publications where name = $1", publication.name())
-        .fetch_one(db)
-        .await?;
-    Ok(State { version: stored(u64::try_from(row.version))?, forced_until: row.forced_until })
+    let row =
+        sqlx::query!("select version, forced_until, redis_run from publications where name = $1", publication.name())
+            .fetch_one(db)
+            .await?;
+    Ok(State { version: stored(u64::try_from(row.version))?, forced_until: row.forced_until, redis_run: row.redis_run })
 }
 
 /// Gives out the next version, above the last one and above one that was seen elsewhere.
@@ -83,4 +92,23 @@ pub async fn force(db: impl PgExecutor<'_>, publication: Publication, until: Dat
         .execute(db)
         .await
         .map(drop)
+}
+
+/// Remembers which run of Redis has everything.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn set_redis_run(db: impl PgExecutor<'_>, publication: Publication, run: &str) -> sqlx::Result<()> {
+    sqlx::query!("update publications set redis_run = $2 where name = $1", publication.name(), run)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// Has the directory published once the transaction commits; a lost nudge costs only delay.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn nudge_directory(db: impl PgExecutor<'_>) -> sqlx::Result<()> {
+    super::duty::nudge(db, DIRECTORY_PUBLISHER).await
 }

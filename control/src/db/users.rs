@@ -137,13 +137,10 @@ pub async fn ids_of_names(db: impl PgExecutor<'_>, usernames: &[String]) -> sqlx
 /// # Errors
 /// When Postgres is away.
 pub async fn list_ids(db: impl PgExecutor<'_>, after: UserId, limit: i64) -> sqlx::Result<Vec<UserId>> {
-    let ids = sqlx::query_scalar!(
-        "select user_id from users where user_id > $1 order by user_id limit $2",
-        after.0,
-        limit
-    )
-    .fetch_all(db)
-    .await?;
+    let ids =
+        sqlx::query_scalar!("select user_id from users where user_id > $1 order by user_id limit $2", after.0, limit)
+            .fetch_all(db)
+            .await?;
     Ok(ids.into_iter().map(UserId).collect())
 }
 

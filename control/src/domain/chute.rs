@@ -66,7 +66,9 @@ pub struct CordDescription {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidChute {
     /// The name breaks the rule for names.
-    #[error("a chute's name has 3 to 127 letters, digits, _, ., - and /, and a part that starts with a letter or digit")]
+    #[error(
+        "a chute's name has 3 to 127 letters, digits, _, ., - and /, and a part that starts with a letter or digit"
+    )]
     Name,
     /// There are none, or too many.
     #[error("a chute has 1 to {MOST_CORDS} cords")]

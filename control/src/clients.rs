@@ -1,0 +1,4 @@
+//! The outside systems, each behind one small type.
+
+pub mod board;
+pub mod bus;
