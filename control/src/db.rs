@@ -14,14 +14,25 @@ pub mod balances;
 pub mod chute_calls;
 pub mod chutes;
 pub mod duty;
+pub mod exports;
 pub mod hotkeys;
 pub mod images;
 pub mod instances;
+pub mod invocations;
+pub mod log_writers;
 pub mod outbox;
+<<<<<<< HEAD
 pub mod principals;
+=======
+pub mod pace;
+pub mod partitions;
+>>>>>>> main
 pub mod publications;
+pub mod quota_usage;
 pub mod quotas;
+pub mod reports;
 pub mod shares;
+pub mod usage_rejects;
 pub mod users;
 
 /// All migrations, compiled in.

@@ -1,8 +1,22 @@
 //! Rules without I/O: same input, same answer.
 
+pub mod batch;
 pub mod chute;
+pub mod export;
+pub mod export_hour;
 pub mod fingerprint;
 pub mod host;
+pub mod literal;
 pub mod money;
+<<<<<<< HEAD
 pub mod posting;
+=======
+pub mod pace;
+>>>>>>> main
 pub mod quota;
+pub mod settlement;
+
+#[cfg(test)]
+mod python;
+#[cfg(test)]
+mod sample;

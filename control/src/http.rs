@@ -10,16 +10,26 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::clients::store::Store;
 use crate::config::Secret;
 use crate::state::State;
 
+pub mod error;
 pub mod internal;
+pub mod invocations;
 pub mod ping;
 
 /// What everybody may ask.
 #[must_use]
-pub fn public(state: State) -> Router {
-    Router::new().route("/ping", get(ping::show)).with_state(state)
+pub fn public(state: State, store: Store) -> Router {
+    let exports = invocations::Exports { state: state.clone(), store };
+    let invocations = Router::new()
+        .route("/invocations/exports/recent", get(invocations::recent))
+        .route("/invocations/exports/{year}/{month}/{day}/{file}", get(invocations::show))
+        // Auditors put a slash behind an address that has one.
+        .route("//invocations/exports/{year}/{month}/{day}/{file}", get(invocations::show))
+        .with_state(exports);
+    Router::new().route("/ping", get(ping::show)).with_state(state).merge(invocations)
 }
 
 /// What only our own programs and operators may ask.

@@ -1,7 +1,8 @@
 //! Every metric of the program.
 
 use prometheus::{
-    Encoder, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder, histogram_opts, opts,
+    Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder, histogram_opts, opts,
+    register_int_counter_with_registry, register_int_gauge_with_registry,
 };
 
 /// The metrics of one control process.
@@ -29,6 +30,25 @@ pub struct Metrics {
     pub directory_chutes: IntGauge,
     /// Instances in it.
     pub directory_instances: IntGauge,
+
+    /// What `ingest_usage` and `export_hour` count.
+    pub ledger: Ledger,
+}
+
+/// Metrics of the record.
+pub struct Ledger {
+    /// Attempts written to Postgres.
+    pub inserted: IntCounter,
+    /// Attempts that arrived again and said the same.
+    pub repeated: IntCounter,
+    /// Attempts that arrived again and said something else; each is an alert.
+    pub contradicted: IntCounter,
+    /// Usage entries that nobody could read.
+    pub rejected: IntCounter,
+    /// Files written to the object store.
+    pub exports: IntCounter,
+    /// Unix time at which the oldest open hour ends; hours whose files are missing lie before it.
+    pub open_hour: IntGauge,
 }
 
 impl Metrics {
@@ -69,6 +89,7 @@ impl Metrics {
                 "chutes_control_directory_instances",
                 "Instances in the published directory",
             )?,
+            ledger: Ledger::new(&registry)?,
             registry,
         };
         metrics.register()?;
@@ -96,5 +117,26 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
+
+impl Ledger {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| register_int_counter_with_registry!(name, help, registry);
+        Ok(Self {
+            inserted: counter("chutes_control_usage_inserted_total", "Attempts written to Postgres")?,
+            repeated: counter("chutes_control_usage_repeated_total", "Attempts that arrived again and said the same")?,
+            contradicted: counter(
+                "chutes_control_usage_contradicted_total",
+                "Attempts that arrived again and said something else",
+            )?,
+            rejected: counter("chutes_control_usage_rejected_total", "Usage entries that nobody could read")?,
+            exports: counter("chutes_control_exports_written_total", "Files written to the object store")?,
+            open_hour: register_int_gauge_with_registry!(
+                "chutes_control_export_open_hour_timestamp_seconds",
+                "Unix time at which the oldest open hour ends",
+                registry
+            )?,
+        })
     }
 }

@@ -13,8 +13,13 @@ use tracing::{info, warn};
 use crate::db::duty::DutyLock;
 use crate::state::State;
 
+<<<<<<< HEAD
 pub mod publish_directory;
 pub mod publish_principals;
+=======
+pub mod export_hour;
+pub mod ingest_usage;
+>>>>>>> main
 
 /// How often a replica that is not on duty tries to take it over.
 const TAKE_OVER_EVERY: Duration = Duration::from_millis(500);

@@ -130,6 +130,18 @@ pub struct Config {
     #[arg(long, env = "GATEWAY_IDLE_SECONDS", default_value = "300", value_parser = seconds)]
     pub idle: Duration,
 
+    /// Largest answer in one piece, and largest error body of an instance, in bytes.
+    #[arg(long, env = "GATEWAY_MAX_ANSWER", default_value = "67108864")]
+    pub max_answer: usize,
+
+    /// How long a client may be silent while it sends its body.
+    #[arg(long, env = "GATEWAY_CLIENT_SILENCE_SECONDS", default_value = "30", value_parser = seconds)]
+    pub client_silence: Duration,
+
+    /// How long a client may take nothing of what it is sent.
+    #[arg(long, env = "GATEWAY_CLIENT_STALL_SECONDS", default_value = "60", value_parser = seconds)]
+    pub client_stall: Duration,
+
     /// How long an instance that failed is left alone before one call tries it.
     #[arg(long, env = "GATEWAY_STRIKE_SECONDS", default_value = "10", value_parser = seconds)]
     pub strike: Duration,
@@ -137,6 +149,14 @@ pub struct Config {
     /// How long a stopping gateway waits for calls in flight.
     #[arg(long, env = "GATEWAY_DRAIN_SECONDS", default_value = "120", value_parser = seconds)]
     pub drain: Duration,
+
+    /// What is logged, as directives of `tracing`.
+    #[arg(long, env = "GATEWAY_LOG", default_value = "info")]
+    pub log: String,
+
+    /// Whether the log is JSON, one object per line.
+    #[arg(long, env = "GATEWAY_LOG_JSON")]
+    pub log_json: bool,
 
     /// Worker threads; 0 means one per core.
     #[arg(long, env = "GATEWAY_THREADS", default_value = "0")]

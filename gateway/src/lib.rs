@@ -1,6 +1,28 @@
 //! The edge: TLS, who, how much, where to, stream, record.
 
+pub mod auth;
+pub mod balance;
+pub mod body;
+pub mod call;
 pub mod clock;
 pub mod config;
+pub mod directory;
+#[cfg(test)]
+mod fixture;
+pub mod forward;
+pub mod framing;
+pub mod host;
+pub mod instance;
+pub mod internal;
+pub mod lifecycle;
+pub mod limit;
+pub mod llm;
 pub mod metrics;
+pub mod principals;
+pub mod proxy;
 pub mod refusal;
+pub mod server;
+pub mod strikes;
+pub mod telemetry;
+pub mod tls;
+pub mod usage;

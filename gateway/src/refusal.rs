@@ -23,7 +23,7 @@ pub struct Standing {
     pub limit: u32,
     /// Calls left.
     pub remaining: u32,
-    /// Whole seconds until all is free again.
+    /// Whole seconds until the next call is free; 0 while none is taken.
     pub reset: u64,
 }
 
@@ -36,6 +36,10 @@ pub enum Refusal {
     UnknownModel(String),
     /// No cord has that path and method.
     UnknownCord,
+    /// No such page on a public listener.
+    UnknownPage,
+    /// The path is there, but not for this method.
+    MethodNotAllowed(&'static str),
     /// TLS name and host disagree.
     Misdirected,
     /// No credential.
@@ -104,8 +108,10 @@ pub enum Refusal {
     LogUnwritable,
     /// The host is known but nothing serves it.
     NoService(&'static str),
-    /// The edge is stopping.
-    Stopping,
+    /// A service of ours broke off.
+    ServiceFailed(&'static str),
+    /// A service of ours did not answer in time.
+    ServiceTimeout(&'static str),
     /// A defect of ours.
     Internal,
 }
@@ -115,12 +121,12 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::UnknownChute | Self::UnknownModel(_) | Self::UnknownCord => StatusCode::NOT_FOUND,
+            Self::UnknownChute | Self::UnknownModel(_) | Self::UnknownCord | Self::UnknownPage => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::Unauthenticated
-            | Self::InvalidCredential(_)
-            | Self::ExpiredSession
-            | Self::ReplayedSignature => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated | Self::InvalidCredential(_) | Self::ExpiredSession | Self::ReplayedSignature => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::OutOfScope => StatusCode::FORBIDDEN,
             Self::RateLimited { .. } | Self::TooManyAtOnce { .. } | Self::Maintenance | Self::AtCapacity => {
                 StatusCode::TOO_MANY_REQUESTS
@@ -133,10 +139,9 @@ impl Refusal {
             | Self::Overloaded
             | Self::NotReady(_)
             | Self::LogUnwritable
-            | Self::NoService(_)
-            | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Exhausted | Self::EmptyAnswer | Self::BadAnswer => StatusCode::BAD_GATEWAY,
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            | Self::NoService(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Exhausted | Self::EmptyAnswer | Self::BadAnswer | Self::ServiceFailed(_) => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout | Self::ServiceTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -148,6 +153,8 @@ impl Refusal {
             Self::UnknownChute => "unknown_chute",
             Self::UnknownModel(_) => "model_not_found",
             Self::UnknownCord => "unknown_cord",
+            Self::UnknownPage => "unknown_page",
+            Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::Misdirected => "misdirected_request",
             Self::Unauthenticated => "unauthenticated",
             Self::InvalidCredential(_) => "invalid_credential",
@@ -171,7 +178,8 @@ impl Refusal {
             Self::NotReady(_) => "not_ready",
             Self::LogUnwritable => "log_unwritable",
             Self::NoService(_) => "no_service",
-            Self::Stopping => "stopping",
+            Self::ServiceFailed(_) => "service_failed",
+            Self::ServiceTimeout(_) => "service_timeout",
             Self::Internal => "internal",
         }
     }
@@ -191,11 +199,12 @@ impl Refusal {
             | Self::AtCapacity
             | Self::Overloaded
             | Self::NotReady(_)
-            | Self::LogUnwritable
-            | Self::Stopping => Some(Duration::from_secs(1)),
+            | Self::LogUnwritable => Some(Duration::from_secs(1)),
             Self::UnknownChute
             | Self::UnknownModel(_)
             | Self::UnknownCord
+            | Self::UnknownPage
+            | Self::MethodNotAllowed(_)
             | Self::Misdirected
             | Self::Unauthenticated
             | Self::InvalidCredential(_)
@@ -209,8 +218,16 @@ impl Refusal {
             | Self::EmptyAnswer
             | Self::BadAnswer
             | Self::UpstreamTimeout
+            | Self::ServiceFailed(_)
+            | Self::ServiceTimeout(_)
             | Self::Internal => None,
         }
+    }
+
+    /// The method that would have been right.
+    #[must_use]
+    pub fn allowed_method(&self) -> Option<&'static str> {
+        if let Self::MethodNotAllowed(method) = self { Some(method) } else { None }
     }
 
     /// Where the limit stands that refused the call.
@@ -257,6 +274,8 @@ impl Refusal {
             Self::UnknownChute => "No matching chute found!".into(),
             Self::UnknownModel(name) => format!("model not found: {name}"),
             Self::UnknownCord => "No matching cord found!".into(),
+            Self::UnknownPage => "Not Found".into(),
+            Self::MethodNotAllowed(_) => "Method Not Allowed".into(),
             Self::Misdirected => "the Host header and the TLS server name are for different services".into(),
             Self::Unauthenticated => "Authentication required.".into(),
             Self::InvalidCredential(what) => format!("Invalid credential: {what}."),
@@ -276,7 +295,7 @@ impl Refusal {
                 "{} quota of {quota} calls per day exceeded and the account balance is used up, please add balance",
                 whose.words()
             ),
-            Self::BadRequest(what) => format!("Invalid request: {what}"),
+            Self::BadRequest(what) => what.clone(),
             Self::BodyTooLarge { limit } => format!("request body is larger than {limit} bytes"),
             Self::BodyTimeout => "the request body did not arrive in time".into(),
             Self::Overloaded => "too many large requests at the moment, try again".into(),
@@ -290,7 +309,8 @@ impl Refusal {
             Self::NotReady(what) => format!("the service is starting or degraded: {what}"),
             Self::LogUnwritable => "the service cannot record calls at the moment".into(),
             Self::NoService(host) => format!("nothing serves the host {host} at the moment"),
-            Self::Stopping => "the service is restarting".into(),
+            Self::ServiceFailed(host) => format!("the service behind {host} broke off"),
+            Self::ServiceTimeout(host) => format!("the service behind {host} did not answer in time"),
             Self::Internal => "internal error".into(),
         }
     }

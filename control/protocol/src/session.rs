@@ -90,7 +90,8 @@ impl SessionSigner {
         let iat = now.timestamp();
         let exp = iat.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
         let claims = Claims { sub: user, generation, iat, exp };
-        jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &self.key).expect("a valid key signs plain claims")
+        jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &self.key)
+            .expect("a valid key signs plain claims")
     }
 }
 

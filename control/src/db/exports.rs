@@ -59,9 +59,9 @@ pub async fn close(db: &mut PgConnection, hour: ExportHour, now: DateTime<Utc>) 
 /// # Errors
 /// When Postgres is away.
 pub async fn lock_files(db: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query!("select set_config('statement_timeout', '15min', true)").execute(&mut *db).await?;
-    sqlx::query!("select set_config('idle_in_transaction_session_timeout', '15min', true)").execute(&mut *db).await?;
-    sqlx::query!("select set_config('lock_timeout', '15min', true)").execute(&mut *db).await?;
+    sqlx::query!("set local statement_timeout = '15min\'").execute(&mut *db).await?;
+    sqlx::query!("set local idle_in_transaction_session_timeout = '15min\'").execute(&mut *db).await?;
+    sqlx::query!("set local lock_timeout = '15min\'").execute(&mut *db).await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", FILE_LOCK).execute(db).await.map(drop)
 }
 

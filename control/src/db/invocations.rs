@@ -38,9 +38,9 @@ pub struct NewInvocation {
 pub async fn hashes(db: impl PgExecutor<'_>, keys: &[AttemptKey]) -> sqlx::Result<Vec<(AttemptKey, Vec<u8>)>> {
     let (ids, times): (Vec<Uuid>, Vec<DateTime<Utc>>) = keys.iter().map(|(id, at)| (id.0, *at)).unzip();
     let rows = sqlx::query!(
-        "select invocation_id, started_at, content_hash
+        r#"select invocation_id as "invocation_id!", started_at as "started_at!", content_hash
         from unnest($1::uuid[], $2::timestamptz[]) as asked (invocation_id, started_at)
-        join invocations using (invocation_id, started_at)",
+        join invocations using (invocation_id, started_at)"#,
         &ids,
         &times,
     )

@@ -33,20 +33,3 @@ pub async fn add(
     .await
     .map(drop)
 }
-
-/// Calls of one user's day by bucket.
-///
-/// # Errors
-/// When Postgres is away or holds a bucket that is none.
-pub async fn of_day(db: impl PgExecutor<'_>, user: UserId, day: NaiveDate) -> sqlx::Result<BTreeMap<Bucket, u64>> {
-    let rows = sqlx::query!("select bucket, calls from quota_usage where user_id = $1 and day = $2", user.0, day)
-        .fetch_all(db)
-        .await?;
-    rows.into_iter()
-        .map(|row| {
-            let bucket = row.bucket.parse().map_err(|error: uuid::Error| sqlx::Error::Decode(error.into()))?;
-            let calls = u64::try_from(row.calls).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok((bucket, calls))
-        })
-        .collect()
-}

@@ -62,10 +62,10 @@ impl IngestUsage {
     /// Stores a batch, tells the writers, then lets go of the entries: a crash at any line repeats only what is harmless.
     async fn settle(&self, stream: &mut UsageStream, entries: &[RawEntry], now: DateTime<Utc>) -> anyhow::Result<()> {
         let stored = self.store(entries, now).await?;
-        self.metrics.usage_inserted.inc_by(stored.inserted);
-        self.metrics.usage_repeated.inc_by(stored.repeated);
-        self.metrics.usage_contradicted.inc_by(stored.contradicted);
-        self.metrics.usage_rejected.inc_by(stored.rejected);
+        self.metrics.ledger.inserted.inc_by(stored.inserted);
+        self.metrics.ledger.repeated.inc_by(stored.repeated);
+        self.metrics.ledger.contradicted.inc_by(stored.contradicted);
+        self.metrics.ledger.rejected.inc_by(stored.rejected);
         if stored.contradicted > 0 {
             error!(count = stored.contradicted, "attempts were recorded twice with different content, the first stands");
         }
@@ -103,13 +103,15 @@ impl Task for IngestUsage {
     async fn run(&self, now: DateTime<Utc>) -> anyhow::Result<()> {
         let until = Instant::now() + RUN;
         let mut stream = self.stream.lock().await;
-        db::partitions::ensure(&self.db, now).await.context("making partitions")?;
+        let mut connection = self.db.acquire().await.context("asking for a connection")?;
+        db::partitions::ensure(&mut connection, now).await.context("making partitions")?;
+        drop(connection);
         let marks = db::log_writers::list_marks(&self.db, now - REMEMBERED).await.context("reading marks")?;
         stream.replace_marks(&marks).await?;
         for wanted in [Wanted::Pending, Wanted::New] {
             loop {
                 let entries = stream.read(wanted).await?;
-                if entries.is_empty() && (wanted == Wanted::Pending || Instant::now() >= until) {
+                if entries.is_empty() {
                     break;
                 }
                 self.settle(&mut stream, &entries, now).await?;

@@ -30,6 +30,11 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/0?protocol=resp3", self.port)
     }
 
+    /// Its port on the loopback.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A connection for the test itself.
     pub(crate) fn connection(&self) -> redis::Connection {
         redis::Client::open(self.url()).unwrap().get_connection_with_timeout(Duration::from_secs(2)).unwrap()

@@ -65,7 +65,8 @@ impl Call<'_> {
             serde_json::from_slice(self.body).map_err(EnvelopeError::Request)?
         };
         let (argument, keywords) = if self.passthrough {
-            let params: Map<_, _> = self.query.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+            let params: Map<_, _> =
+                self.query.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
             (None, Map::from_iter([("json".to_owned(), body), ("params".to_owned(), params.into())]))
         } else {
             ((!absent).then_some(body), Map::new())

@@ -29,6 +29,12 @@ impl Default for Shipment {
 }
 
 impl Shipment {
+    /// A shipment of which this much is known to be confirmed.
+    #[must_use]
+    pub fn confirmed_up_to(mark: u64) -> Self {
+        Self { next: mark + 1, mark, ..Self::default() }
+    }
+
     /// The sequence to send next.
     #[must_use]
     pub fn next(&self) -> u64 {

@@ -58,7 +58,10 @@ fn a_token_says_what_was_signed() {
 #[test]
 fn a_token_has_golden_bytes() {
     let token = signer().sign(USER, 3, at(1_700_000_000), Duration::from_secs(60));
-    assert_eq!(token, "eyJ0eXAiOiJKV1QiLCJhbGciOiJFZERTQSJ9.eyJzdWIiOiI2YmE3YjgxMi05ZGFkLTExZDEtODBiNC0wMGMwNGZkNDMwYzgiLCJnZW4iOjMsImlhdCI6MTcwMDAwMDAwMCwiZXhwIjoxNzAwMDAwMDYwfQ.FMNtcFx2XTtGmuCnQYNQ-EpqxBedSCW5jVVf0Mekep8h2VjP2ehuC5HX2hX3CIREssI3ANiePVLsNG09HwYnDQ");
+    assert_eq!(
+        token,
+        "eyJ0eXAiOiJKV1QiLCJhbGciOiJFZERTQSJ9.eyJzdWIiOiI2YmE3YjgxMi05ZGFkLTExZDEtODBiNC0wMGMwNGZkNDMwYzgiLCJnZW4iOjMsImlhdCI6MTcwMDAwMDAwMCwiZXhwIjoxNzAwMDAwMDYwfQ.FMNtcFx2XTtGmuCnQYNQ-EpqxBedSCW5jVVf0Mekep8h2VjP2ehuC5HX2hX3CIREssI3ANiePVLsNG09HwYnDQ"
+    );
 }
 
 #[test]

@@ -120,8 +120,7 @@ impl fmt::Display for SignatureDigest {
 #[must_use]
 pub fn verify(hotkey: &Hotkey, message: &[u8], signature: &Signature) -> bool {
     let public = hotkey.public();
-    let (Ok(key), Ok(signature)) =
-        (PublicKey::from_bytes(&public), schnorrkel::Signature::from_bytes(&signature.0))
+    let (Ok(key), Ok(signature)) = (PublicKey::from_bytes(&public), schnorrkel::Signature::from_bytes(&signature.0))
     else {
         return false;
     };

@@ -31,7 +31,12 @@ fn names_give_the_slugs_that_python_gives() {
         ("user", "smørrebrød", "user-smorrebrod"),
         ("user", "Łódź", "user-lodz"),
         ("user", "Привет мир", "user-privet-mir"),
+        ("user", "Ærøskøbing", "user-aeroskobing"),
+        ("user", "Σίσυφος", "user-sisuphos"),
         ("user", "你好", "user-ni-hao"),
+        ("user", "日本語", "user-ri-ben-yu"),
+        ("user", "£5 ½", "user-ps5-1-2"),
+        ("user", "™ ©", "user-tm-c"),
     ];
     for (username, name, slug) in vectors {
         assert_eq!(Slug::of_name(username, name).as_str(), slug, "{username} {name}");

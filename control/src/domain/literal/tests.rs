@@ -1,14 +1,12 @@
 //! Known texts, and agreement with a real Python where there is one.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
 
 use super::*;
+use crate::domain::python;
 
 #[test]
 fn metrics_are_printed_as_a_python_dict_with_keys_by_length_then_bytes() {
@@ -68,7 +66,7 @@ fn text_is_quoted_and_escaped_as_python_does() {
 #[test]
 fn python_reads_each_literal_back_as_the_value_it_was_made_from() {
     let values = sample(2_000, || any_value().boxed());
-    let lines = values.iter().map(|value| format!("{}\t{value}\n", literal(value))).collect();
+    let lines: String = values.iter().map(|value| format!("{}\t{value}\n", literal(value))).collect();
     let program = "
 import ast, json, sys
 for line in sys.stdin:
@@ -77,14 +75,14 @@ for line in sys.stdin:
     assert found == expected and ascii(found) == text, (text, found, expected)
 print('agreed')
 ";
-    python_agrees(program, lines);
+    python::agrees(program, lines.as_bytes());
 }
 
 #[test]
 fn python_prints_each_float_with_the_same_text() {
     let values = sample(20_000, || any::<f64>().prop_filter("finite", |value| value.is_finite()).boxed());
     let scaled = sample(20_000, || (1u64..10_000_000_000, -12i32..12).prop_map(|(n, e)| n as f64 * 10f64.powi(e)).boxed());
-    let lines = values
+    let lines: String = values
         .iter()
         .chain(&scaled)
         .map(|value| format!("{} {}\n", value.to_bits(), float(*value).unwrap()))
@@ -97,7 +95,7 @@ for line in sys.stdin:
     assert repr(value) == text, (value, text)
 print('agreed')
 ";
-    python_agrees(program, lines);
+    python::agrees(program, lines.as_bytes());
 }
 
 fn any_value() -> impl Strategy<Value = Value> {
@@ -124,21 +122,4 @@ where
     let mut runner = TestRunner::deterministic();
     let strategy = strategy();
     (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
-}
-
-/// Runs `program` on the lines; a machine without Python says so instead of passing in silence.
-fn python_agrees(program: &str, lines: String) {
-    let child = Command::new("python3")
-        .args(["-c", program])
-        .env("PYTHONIOENCODING", "utf-8")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn();
-    let Ok(mut child) = child else {
-        writeln!(std::io::stderr(), "SKIPPED: no python3 to compare with").unwrap();
-        return;
-    };
-    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "agreed");
 }

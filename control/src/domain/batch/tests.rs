@@ -1,0 +1,75 @@
+//! What is read, what is put aside, what is the first of its kind.
+
+use super::*;
+use crate::domain::sample::{at, record};
+use protocol::usage::{Facts, Kind};
+
+fn writer() -> WriterId {
+    "6ba7b812-9dad-11d1-80b4-00c04fd430c8".parse().unwrap()
+}
+
+fn raw(id: &str, fields: &[(&str, &[u8])]) -> RawEntry {
+    let fields = fields.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())).collect();
+    RawEntry { id: id.into(), fields }
+}
+
+fn entry(id: &str, entry: &Entry) -> RawEntry {
+    let fields = entry.to_fields();
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+    raw(id, &fields)
+}
+
+fn attempt(sequence: u64, tt: f64) -> Entry {
+    let record = record(Kind::Time, 10.0, Facts { tt, ..Facts::default() });
+    Entry::Final { writer: writer(), sequence, record: Box::new(record) }
+}
+
+#[test]
+fn finals_and_beats_are_read() {
+    let beat = Beat { clock: at(3.0), sequence: 9, closed: false };
+    let entries = [entry("1-0", &attempt(4, 2.0)), entry("2-0", &Entry::Beat { writer: writer(), beat })];
+    let batch = Batch::read(&entries);
+    assert_eq!((batch.finals.len(), batch.finals[0].sequence), (1, 4));
+    assert_eq!(batch.beats, [(writer(), beat)]);
+    assert!(batch.rejects.is_empty());
+    assert_eq!(batch.sequences(), BTreeMap::from([(writer(), vec![4])]));
+    assert_eq!(batch.earliest(), Some(at(3.0)));
+}
+
+#[test]
+fn what_nobody_can_read_is_kept_with_its_text_and_its_place() {
+    let good = writer().to_string();
+    let entries = [
+        raw("1-0", &[("w", good.as_bytes()), ("s", b"5"), ("r", b"{\"call\":")]),
+        raw("2-0", &[("w", good.as_bytes()), ("s", b"9223372036854775808"), ("r", b"{}")]),
+        raw("3-0", &[("w", b"nobody"), ("s", b"5"), ("r", b"{}")]),
+        raw("4-0", &[("w", &[0xff]), ("\0", b"x")]),
+        raw("5-0", &[("w", good.as_bytes()), ("b", b"{\"clock\":1,\"sequence\":18446744073709551615,\"closed\":false}")]),
+        raw("6-0", &[("r", b"{}")]),
+    ];
+    let batch = Batch::read(&entries);
+    assert_eq!((batch.finals.len(), batch.beats.len(), batch.rejects.len()), (0, 0, 6));
+    assert_eq!((batch.rejects[0].writer, batch.rejects[0].sequence), (Some(writer()), Some(5)));
+    assert_eq!(batch.rejects[0].raw, format!("w={good}\ns=5\nr={{\"call\":\n").into_bytes());
+    assert_eq!(batch.rejects[1].sequence, None);
+    assert!(batch.rejects.iter().all(|reject| !reject.reason.is_empty() && !reject.reason.contains('\0')));
+    assert_eq!(batch.sequences(), BTreeMap::from([(writer(), vec![5])]));
+}
+
+#[test]
+fn an_entry_that_is_gone_from_redis_says_nothing() {
+    let batch = Batch::read(&[raw("1-0", &[])]);
+    assert!(batch.finals.is_empty() && batch.beats.is_empty() && batch.rejects.is_empty());
+}
+
+#[test]
+fn the_first_final_of_an_attempt_stands_and_a_different_one_is_counted() {
+    let mut other = attempt(6, 2.0);
+    if let Entry::Final { record, .. } = &mut other {
+        record.delivered = false;
+    }
+    let entries = [entry("1-0", &attempt(4, 2.0)), entry("2-0", &attempt(5, 2.0)), entry("3-0", &other)];
+    let batch = Batch::read(&entries);
+    let (finals, contradictions) = batch.first_finals();
+    assert_eq!((finals.len(), finals[0].sequence, contradictions), (1, 4, 1));
+}

@@ -1,0 +1,248 @@
+//! One call, from its head to the last byte of its answer.
+
+pub mod answer;
+mod attempt;
+pub mod downstream;
+mod drain;
+mod entry;
+pub mod intake;
+mod opening;
+pub mod place;
+mod relay;
+mod reply;
+mod running;
+pub mod upstream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode};
+use protocol::directory::{Cord, Template};
+use protocol::headers;
+use protocol::ids::CallId;
+use protocol::signing::{Covers, Keypair};
+use protocol::slug::Slug;
+
+use self::answer::{Stamp, content_type, refuse, whole};
+use self::downstream::Downstream;
+use self::entry::Entry;
+use self::intake::{Intake, NoBody};
+use self::place::Places;
+use self::upstream::Instances;
+use crate::auth::{Auth, Caller, Presented};
+use crate::body::{Body, Prepared};
+use crate::clock::Clock;
+use crate::directory::{Directory, Routes};
+use crate::host::{cord, query};
+use crate::limit::{Limits, Quota};
+use crate::llm;
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::strikes::Strikes;
+use crate::usage::UsageLog;
+
+/// Purpose in the signature of a call without a body.
+const PURPOSE: &str = "chutes";
+
+/// What serves calls.
+pub struct Calls<I> {
+    /// The time.
+    pub clock: Clock,
+    /// Which chutes there are.
+    pub directory: Arc<Directory>,
+    /// Who calls.
+    pub auth: Auth,
+    /// How often and how many at once.
+    pub limits: Arc<Limits>,
+    /// How much a day.
+    pub quota: Arc<Quota>,
+    /// Room for request bodies.
+    pub intake: Intake,
+    /// Places on instances.
+    pub places: Arc<Places>,
+    /// The way to instances.
+    pub instances: I,
+    /// What is kept of each attempt.
+    pub log: UsageLog,
+    /// Tells control about instances that do not understand us.
+    pub strikes: Strikes,
+    /// Signs requests to instances.
+    pub signer: Keypair,
+    /// For what a call waits.
+    pub patience: Patience,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// How long, and for how much, a call waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Time for the first piece of an answer.
+    pub first_chunk: Duration,
+    /// Time for each further piece.
+    pub idle: Duration,
+    /// Bytes of an answer in one piece.
+    pub largest: usize,
+}
+
+/// Whom a call is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// The chute of this label.
+    Chute(Slug),
+    /// The chute of this template that the body names.
+    Facade(Template),
+}
+
+/// The head of a request on a call host.
+pub struct Request {
+    /// Whom it is for.
+    pub room: Room,
+    /// Its method.
+    pub method: Method,
+    /// Its path, slashes merged.
+    pub path: String,
+    /// Its query.
+    pub query: String,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// The length of its body, if it says one.
+    pub announced: Option<u64>,
+}
+
+/// A call that may go to an instance.
+struct Job {
+    stamp: Stamp,
+    caller: Caller,
+    entry: Entry,
+    cord: Cord,
+    prepared: Prepared,
+    query: Vec<(String, String)>,
+    _memory: intake::Memory,
+}
+
+/// Why a request does not become a job.
+enum Turned {
+    Refused(Refusal),
+    Gone,
+}
+
+impl<I: Instances> Calls<I> {
+    /// Answers a request, whatever comes.
+    pub async fn serve(&self, request: Request, client: &mut impl Downstream) {
+        let mut stamp = Stamp { call: CallId::random(), standing: None };
+        if request.room == Room::Facade(Template::Vllm) && request.path == "/v1/models" {
+            return self.list_models(&request.method, stamp, client).await;
+        }
+        let _in_flight = self.metrics.enter_call();
+        match self.admit(request, &mut stamp, client).await {
+            Ok(job) => self.attempt(job, client).await,
+            Err(Turned::Refused(refusal)) => self.turn_away(&refusal, stamp, client).await,
+            Err(Turned::Gone) => {}
+        }
+    }
+
+    /// Refuses a request.
+    pub async fn turn_away(&self, refusal: &Refusal, stamp: Stamp, client: &mut impl Downstream) {
+        self.metrics.count_answer(refusal.status(), refusal.code());
+        refuse(client, refusal, stamp).await;
+    }
+
+    async fn list_models(&self, method: &Method, stamp: Stamp, client: &mut impl Downstream) {
+        if method != Method::GET && method != Method::HEAD {
+            return self.turn_away(&Refusal::MethodNotAllowed("GET"), stamp, client).await;
+        }
+        let Some(routes) = self.directory.current() else {
+            return self.turn_away(&Refusal::NotReady("the directory has not come yet"), stamp, client).await;
+        };
+        let mut fields = stamp.fields();
+        fields.push(content_type("application/json"));
+        let listed = routes.models();
+        let owners: Vec<_> = listed.iter().map(|route| route.chute.owner).collect();
+        let models = llm::models(listed.iter().map(|route| &route.chute), &owners);
+        self.metrics.count_answer(StatusCode::OK, "none");
+        // A client that is gone needs no list.
+        let _ = whole(client, StatusCode::OK, fields, models).await;
+    }
+
+    /// Everything that comes before the first attempt, in its order.
+    async fn admit(&self, request: Request, stamp: &mut Stamp, client: &mut impl Downstream) -> Result<Job, Turned> {
+        let routes = self.directory.current().ok_or(Refusal::NotReady("the directory has not come yet"))?;
+        let query = query::parameters(&request.query)?;
+        let presented = self.presented(&request, &routes)?;
+        // A signature covers the body: who signed is known only once that is read.
+        let early = match presented {
+            Presented::Signed { .. } => Err(presented),
+            Presented::None | Presented::Key(_) | Presented::Session(_) => {
+                Ok(self.auth.identify(presented, Covers::Purpose(PURPOSE)).await?)
+            }
+        };
+        let mut entry = None;
+        if let (Ok(caller), Room::Chute(slug)) = (&early, &request.room) {
+            entry = Some(self.enter(caller, routes.by_slug(slug.as_str()), Refusal::UnknownChute, stamp).await?);
+        }
+        let raw = self.intake.read(client, request.announced).await?;
+        let caller = match early {
+            Ok(caller) => caller,
+            Err(signed) => self.auth.identify(signed, covers(&raw.bytes)).await?,
+        };
+        let thinking = request.headers.get(headers::ENABLE_THINKING).is_some_and(|value| value.as_bytes() == b"true");
+        let (entry, body) = match (&request.room, entry) {
+            (Room::Chute(_), Some(entry)) => {
+                let body = Body::read(entry.route.chute.template, &raw.bytes, thinking)?;
+                (entry, body)
+            }
+            (Room::Chute(slug), None) => {
+                let route = routes.by_slug(slug.as_str());
+                let entry = self.enter(&caller, route, Refusal::UnknownChute, stamp).await?;
+                let body = Body::read(entry.route.chute.template, &raw.bytes, thinking)?;
+                (entry, body)
+            }
+            (Room::Facade(template), _) => {
+                let body = Body::read(Some(*template), &raw.bytes, thinking)?;
+                let model = body.model().ok_or(Refusal::UnknownChute)?;
+                let route = routes.by_name(*template, model, caller.user.id);
+                let unknown = Refusal::UnknownModel(model.to_owned());
+                (self.enter(&caller, route, unknown, stamp).await?, body)
+            }
+        };
+        let stream = body.stream() || (raw.bytes.is_empty() && query::asks_for_stream(&query));
+        let chute = &entry.route.chute;
+        let cord = cord::find(chute, &request.method, &request.path, stream)?.clone();
+        let prepared = body.prepare(chute, &cord)?;
+        Ok(Job { stamp: *stamp, caller, entry, cord, prepared, query, _memory: raw.memory })
+    }
+
+    /// The credential of a request that may be a call at all.
+    fn presented(&self, request: &Request, routes: &Routes) -> Result<Presented, Refusal> {
+        if matches!(request.room, Room::Facade(_)) && request.method != Method::POST {
+            return Err(Refusal::MethodNotAllowed("POST"));
+        }
+        let presented = Presented::read(&request.headers)?;
+        match (&presented, &request.room) {
+            // Without a credential a private chute must look like none.
+            (Presented::None, Room::Chute(slug)) if !entry::is_public(routes, slug) => Err(Refusal::UnknownChute),
+            _ => Ok(presented),
+        }
+    }
+}
+
+/// What a signature must cover: the body, or the purpose where there is none.
+fn covers(body: &[u8]) -> Covers<'_> {
+    if body.is_empty() { Covers::Purpose(PURPOSE) } else { Covers::Body(body) }
+}
+
+impl From<Refusal> for Turned {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<NoBody> for Turned {
+    fn from(none: NoBody) -> Self {
+        match none {
+            NoBody::Refused(refusal) => Self::Refused(refusal),
+            NoBody::Gone => Self::Gone,
+        }
+    }
+}

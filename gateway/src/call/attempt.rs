@@ -1,0 +1,161 @@
+//! Tries instances one after the other until one answers or the call is given up.
+
+use std::time::Instant;
+
+use http::StatusCode;
+use protocol::ids::InvocationId;
+use protocol::usage::{Admission, Outcome, Strike};
+
+use super::answer::{content_type, whole};
+use super::downstream::Downstream;
+use super::opening::{Opening, Said, Unopened, open};
+use super::place::Place;
+use super::running::Running;
+use super::upstream::Instances;
+use super::{Calls, Job};
+use crate::auth::Via;
+use crate::directory::Target;
+use crate::instance::request::outgoing;
+use crate::instance::verdict::{Attempts, Failure, Next, Verdict};
+use crate::refusal::Refusal;
+use crate::usage::LogUnwritable;
+use crate::usage::meter::Meter;
+
+/// What became of one attempt.
+enum Attempt {
+    /// The client has an answer, whole or broken off, or went away.
+    Over,
+    /// Nothing went to the client; the attempt has still to be recorded.
+    Failed(Unopened, Running),
+    /// It could not even begin.
+    Refused(Refusal),
+}
+
+impl<I: Instances> Calls<I> {
+    /// Answers a call that was let in.
+    pub(super) async fn attempt(&self, mut job: Job, client: &mut impl Downstream) {
+        let route = job.entry.route.clone();
+        let mut attempts = Attempts::default();
+        let refusal = loop {
+            let mut place = match self.places.take(&route, &attempts.tried()) {
+                Ok(place) => place,
+                Err(shortage) => break attempts.refusal(route.chute.id, shortage),
+            };
+            let (unopened, running) = match self.try_once(&mut job, &mut place, client).await {
+                Attempt::Failed(unopened, running) => (unopened, running),
+                Attempt::Refused(refusal) => break refusal,
+                Attempt::Over => {
+                    // Another instance had an answer to the same request, so the empty ones were at fault.
+                    return attempts.empty_ones().for_each(|instance| self.places.strike(instance));
+                }
+            };
+            let verdict = attempts.failed(place.instance, &unopened.failure);
+            job.entry.quota = running.finish(Outcome::Failed, Some(verdict.reason.as_str()));
+            self.draw_conclusions(&job, &mut place, &verdict);
+            match verdict.next {
+                Next::Another => {}
+                Next::GiveUp(refusal) => break refusal,
+                Next::Relay(status) => return self.relay_error(&job, status, unopened.said, client).await,
+            }
+        };
+        self.turn_away(&refusal, job.stamp, client).await;
+    }
+
+    async fn try_once(&self, job: &mut Job, place: &mut Place<'_>, client: &mut impl Downstream) -> Attempt {
+        let Some(target) = job.entry.target(place.instance) else { return Attempt::Refused(Refusal::Internal) };
+        let admission = self.admission(job, &target, place.mean_connections);
+        let begun = Running::begin(&self.log, admission, &mut job.entry.quota, self.clock, &self.metrics);
+        let running = match begun {
+            Ok(running) => running,
+            Err(LogUnwritable::Busy) => return Attempt::Refused(Refusal::Overloaded),
+            Err(error) => {
+                tracing::error!(%error, "an attempt cannot be recorded");
+                return Attempt::Refused(Refusal::LogUnwritable);
+            }
+        };
+        let opening = tokio::time::timeout(self.patience.first_chunk, self.open(job, &target, running.started()));
+        let opened = tokio::select! {
+            biased;
+            () = client.gone() => None,
+            opened = opening => Some(opened),
+        };
+        match opened {
+            None => {
+                running.finish(Outcome::Aborted, None);
+                Attempt::Over
+            }
+            Some(Err(_)) => Attempt::Failed(Failure::Timeout.into(), running),
+            Some(Ok(Err(unopened))) => Attempt::Failed(unopened, running),
+            Some(Ok(Ok(opening))) => {
+                place.answered();
+                self.reply(job, place, opening, running, client).await;
+                Attempt::Over
+            }
+        }
+    }
+
+    async fn open(&self, job: &Job, target: &Target, started: Instant) -> Result<Opening<I::Answer>, Unopened> {
+        let prepared = &job.prepared;
+        let now = self.clock.now().timestamp();
+        let request = outgoing(target, &job.cord, &prepared.body, &job.query, &self.signer, now).map_err(|error| {
+            tracing::error!(%error, instance.id = %target.instance.id, "a request cannot be sealed");
+            Failure::Edge
+        })?;
+        let meter = Meter::new(prepared.kind, prepared.hide_usage);
+        open(&self.instances, target, request, meter, started, job.cord.stream, self.patience.largest).await
+    }
+
+    /// Counts a failure, strikes the instance out and tells control, as the verdict says.
+    pub(super) fn draw_conclusions(&self, job: &Job, place: &mut Place<'_>, verdict: &Verdict) {
+        let reason = verdict.reason.as_str();
+        place.showed(verdict.outcome);
+        self.metrics.failures.with_label_values(&[reason]).inc();
+        if verdict.report {
+            let chute = job.entry.route.chute.id;
+            self.strikes.report(Strike { chute, instance: place.instance, reason: reason.to_owned() });
+        }
+        tracing::info!(chute.id = %job.entry.route.chute.id, instance.id = %place.instance, reason, "an attempt failed");
+    }
+
+    /// Gives the client an instance's own words about what is wrong with the request.
+    async fn relay_error(&self, job: &Job, status: StatusCode, said: Option<Said>, client: &mut impl Downstream) {
+        let Some(said) = said else {
+            let refusal = Refusal::BadRequest(format!("the instance refused the request with status {status}"));
+            return self.turn_away(&refusal, job.stamp, client).await;
+        };
+        self.metrics.count_answer(status, "none");
+        let mut fields = job.stamp.fields();
+        fields.push(content_type(&said.content_type));
+        // A client that is gone needs no answer.
+        let _ = whole(client, status, fields, said.body).await;
+    }
+
+    fn admission(&self, job: &Job, target: &Target, mean_connections: f64) -> Admission {
+        let chute = &job.entry.route.chute;
+        let key = match &job.caller.via {
+            Via::Key { id, .. } => Some(*id),
+            Via::Session | Via::Hotkey(_) => None,
+        };
+        Admission {
+            call: job.stamp.call,
+            invocation: InvocationId::random(),
+            chute: chute.id,
+            chute_owner: chute.owner,
+            function: job.cord.function.clone(),
+            image: chute.image,
+            image_owner: chute.image_owner,
+            user: job.caller.user.id,
+            key,
+            instance: target.instance.id,
+            miner_uid: target.instance.miner_uid,
+            hotkey: target.instance.hotkey.clone(),
+            started_at: self.clock.now(),
+            multiplier: chute.multiplier,
+            bucket: job.entry.quota.as_ref().map(|quota| quota.bucket()),
+            kind: job.prepared.kind,
+            estimate: job.prepared.prompt_estimate,
+            mean_connections,
+            steps: job.prepared.steps,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The client's side of a call, as the attempt loop sees it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use tracing::debug;
+
+/// The client went away, or does not take what it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+/// Why the next piece of a request body does not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The client went away, or sent something that is no body.
+    Gone,
+    /// The client was silent for too long.
+    Timeout,
+}
+
+/// The head of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields, without framing.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// The length of its body, if it is known before the body is.
+    pub length: Option<usize>,
+}
+
+/// A client that waits for an answer.
+pub trait Downstream: Send {
+    /// The next piece of the request body, none at its end.
+    fn piece(&mut self) -> impl Future<Output = Result<Option<Bytes>, Unread>> + Send;
+    /// Whether the whole request body was read.
+    fn is_read(&mut self) -> bool;
+    /// Whether the client sends its body only after a `100 Continue`, and has not got one.
+    fn waits_for_continue(&self) -> bool;
+    /// Asks for the body.
+    fn ask(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// Ends when the client goes away, not before; may be dropped and called again.
+    fn gone(&mut self) -> impl Future<Output = ()> + Send;
+    /// Begins the answer.
+    fn begin(&mut self, head: Head) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// Sends a part of its body.
+    fn write(&mut self, piece: Bytes) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// Ends the answer.
+    fn end(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// Breaks an answer off, so that the client notices.
+    fn cut(&mut self) -> impl Future<Output = ()> + Send;
+    /// Closes the connection after this answer instead of waiting for another request.
+    fn close_after(&mut self);
+}
+
+/// A client on a connection of the proxy server.
+pub struct Client<'a> {
+    session: &'a mut ServerSession,
+    silence: Duration,
+    asked: bool,
+}
+
+impl<'a> Client<'a> {
+    /// A client that may be silent for so long while it sends its body.
+    pub fn new(session: &'a mut ServerSession, silence: Duration) -> Self {
+        Self { session, silence, asked: false }
+    }
+}
+
+impl Downstream for Client<'_> {
+    async fn piece(&mut self) -> Result<Option<Bytes>, Unread> {
+        match tokio::time::timeout(self.silence, self.session.read_request_body()).await {
+            Ok(Ok(piece)) => Ok(piece),
+            Ok(Err(error)) => {
+                debug!(%error, "request body broke off");
+                Err(Unread::Gone)
+            }
+            Err(_) => Err(Unread::Timeout),
+        }
+    }
+
+    fn is_read(&mut self) -> bool {
+        self.session.is_body_done()
+    }
+
+    fn waits_for_continue(&self) -> bool {
+        let request = self.session.req_header();
+        let expects = request.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        expects && !self.asked && request.version == Version::HTTP_11
+    }
+
+    async fn ask(&mut self) -> Result<(), Gone> {
+        self.asked = true;
+        self.session.write_continue_response().await.map_err(|_| Gone)
+    }
+
+    async fn gone(&mut self) {
+        // With pipelining on, bytes of a next request are kept for it; only an error says that the client is gone.
+        while self.session.read_body_or_idle(true).await.is_ok() {}
+    }
+
+    async fn begin(&mut self, head: Head) -> Result<(), Gone> {
+        let request = self.session.req_header();
+        let (version, bodiless) = (request.version, request.method == Method::HEAD);
+        let mut answer = ResponseHeader::build(head.status, Some(head.fields.len() + 2)).map_err(|_| Gone)?;
+        for (name, value) in head.fields {
+            answer.append_header(name, value).map_err(|_| Gone)?;
+        }
+        match head.length {
+            Some(length) => answer.insert_header(CONTENT_LENGTH, length).map_err(|_| Gone)?,
+            None if version == Version::HTTP_11 && !bodiless => {
+                answer.insert_header(TRANSFER_ENCODING, "chunked").map_err(|_| Gone)?;
+            }
+            None => {}
+        }
+        self.session.write_response_header(Box::new(answer)).await.map_err(|_| Gone)
+    }
+
+    async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
+        self.session.write_response_body(piece, false).await.map_err(|_| Gone)
+    }
+
+    async fn end(&mut self) -> Result<(), Gone> {
+        self.session.finish_body().await.map_err(|_| Gone)
+    }
+
+    async fn cut(&mut self) {
+        self.session.set_keepalive(None);
+        self.session.shutdown().await;
+    }
+
+    fn close_after(&mut self) {
+        self.session.set_keepalive(None);
+    }
+}

@@ -1,0 +1,138 @@
+//! Waits until an instance's answer can be judged: its first piece, all of it, or its failure.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
+use protocol::envelope::Reply;
+
+use super::relay::Relay;
+use super::upstream::{Answer, Instances};
+use crate::directory::Target;
+use crate::instance::request::Outgoing;
+use crate::instance::stream::Lines;
+use crate::instance::verdict::Failure;
+use crate::usage::meter::{Meter, StreamError};
+
+/// Largest error body that is read and relayed.
+const LARGEST_ERROR: usize = 64 << 10;
+/// How long an instance may take to say what is wrong.
+const LONGEST_ERROR: Duration = Duration::from_secs(5);
+
+/// An answer that goes to the client.
+pub enum Opening<A> {
+    /// A stream and what of it is there.
+    Stream {
+        /// The stream.
+        relay: Relay<A>,
+        /// Its beginning, never empty.
+        first: Bytes,
+    },
+    /// An answer in one piece.
+    Whole {
+        /// The answer.
+        reply: Reply,
+        /// What was counted in it.
+        meter: Meter,
+    },
+}
+
+/// An attempt that came to nothing, and the instance's own words if it had any.
+pub struct Unopened {
+    /// What went wrong.
+    pub failure: Failure,
+    /// What the instance said.
+    pub said: Option<Said>,
+}
+
+/// An error in an instance's own words.
+pub struct Said {
+    /// What it says the body is.
+    pub content_type: String,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Sends a request and reads the answer as far as it must be known before the client is told anything.
+///
+/// # Errors
+/// When there is no answer that the client should get.
+pub async fn open<I: Instances>(
+    instances: &I,
+    target: &Target,
+    request: Outgoing,
+    meter: Meter,
+    started: Instant,
+    stream: bool,
+    largest: usize,
+) -> Result<Opening<I::Answer>, Unopened> {
+    let mut answer = instances.send(&target.instance, &request).await?;
+    if !answer.status().is_success() {
+        return Err(Unopened::status(answer).await);
+    }
+    if stream {
+        return first_piece(Relay::new(answer, Lines::new(request.opener), meter, started)).await;
+    }
+    let sealed = read(&mut answer, largest).await?;
+    let reply = request.opener.open_reply(&sealed).map_err(|_| Failure::Garbled)?;
+    let mut meter = meter;
+    meter.push(&reply.body, started.elapsed());
+    answer.keep().await;
+    Ok(Opening::Whole { reply, meter })
+}
+
+async fn first_piece<A: Answer>(mut relay: Relay<A>) -> Result<Opening<A>, Unopened> {
+    loop {
+        let first = relay.next().await?;
+        if let Some(error) = relay.meter().error() {
+            return Err(Unopened::event(error));
+        }
+        if !first.is_empty() {
+            return Ok(Opening::Stream { relay, first });
+        }
+        if relay.is_ended() {
+            relay.keep().await;
+            return Err(Failure::EmptyStream.into());
+        }
+    }
+}
+
+async fn read(answer: &mut impl Answer, largest: usize) -> Result<Bytes, Failure> {
+    let mut body = BytesMut::new();
+    while let Some(piece) = answer.piece().await? {
+        if body.len() + piece.len() > largest {
+            return Err(Failure::Garbled);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body.freeze())
+}
+
+impl Unopened {
+    /// A status that is no success; its body comes in clear.
+    async fn status(mut answer: impl Answer) -> Self {
+        let code = answer.status().as_u16();
+        let read = tokio::time::timeout(LONGEST_ERROR, read(&mut answer, LARGEST_ERROR)).await;
+        let Ok(Ok(body)) = read else {
+            return Failure::Status { code, detail: None }.into();
+        };
+        let content_type = answer.fields().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let said = Said { content_type: content_type.unwrap_or("application/json").to_owned(), body };
+        let json: Option<serde_json::Value> = serde_json::from_slice(&said.body).ok();
+        let detail = json.and_then(|json| Some(json.get("detail")?.as_str()?.to_owned()));
+        answer.keep().await;
+        Self { failure: Failure::Status { code, detail }, said: Some(said) }
+    }
+
+    /// A stream that begins with an error.
+    fn event(error: &StreamError) -> Self {
+        let said = Said { content_type: "application/json".into(), body: error.event.clone().into() };
+        Self { failure: Failure::ErrorEvent { code: error.code }, said: Some(said) }
+    }
+}
+
+impl From<Failure> for Unopened {
+    fn from(failure: Failure) -> Self {
+        Self { failure, said: None }
+    }
+}

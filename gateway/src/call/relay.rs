@@ -1,0 +1,155 @@
+//! Relays a stream that has begun, until it ends on one side or the other.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+
+use super::downstream::Downstream;
+use super::upstream::Answer;
+use crate::instance::stream::Lines;
+use crate::instance::verdict::Failure;
+use crate::usage::meter::Meter;
+
+/// Pieces that are there at once are joined into one write up to about this size.
+const JOINED: usize = 16 << 10;
+
+/// An instance's stream, opened and counted as it comes.
+pub struct Relay<A> {
+    answer: A,
+    lines: Lines,
+    meter: Meter,
+    started: Instant,
+    ended: bool,
+    /// Whether what the client has ends where an event does.
+    between_events: bool,
+    /// A failure behind pieces that the client still gets.
+    failed: Option<Failure>,
+}
+
+/// How a relayed stream ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The client has all of it.
+    Whole,
+    /// The client went away.
+    Gone,
+    /// The instance or the way to it failed.
+    Failed(Failure),
+}
+
+impl<A: Answer> Relay<A> {
+    /// A stream whose answer has begun; times count from `started`.
+    pub fn new(answer: A, lines: Lines, meter: Meter, started: Instant) -> Self {
+        Self { answer, lines, meter, started, ended: false, between_events: true, failed: None }
+    }
+
+    /// What was counted so far.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// Whether the instance has said its last.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether what the client has ends where an event does.
+    pub fn is_between_events(&self) -> bool {
+        self.between_events
+    }
+
+    /// Waits for more of the stream; what of it the client gets, which may be nothing.
+    ///
+    /// # Errors
+    /// When the stream breaks off or cannot be read.
+    pub async fn next(&mut self) -> Result<Bytes, Failure> {
+        if let Some(failure) = self.failed.take() {
+            return Err(failure);
+        }
+        let mut opened = Vec::new();
+        let mut size = 0;
+        let mut piece = self.answer.piece().await;
+        let result = loop {
+            match piece {
+                Ok(Some(bytes)) => {
+                    size += bytes.len();
+                    if self.lines.push(&bytes, &mut opened).is_err() {
+                        break Err(Failure::Garbled);
+                    }
+                }
+                Ok(None) => {
+                    self.ended = true;
+                    break self.lines.end().map_err(|_| Failure::Garbled);
+                }
+                Err(failure) => break Err(failure),
+            }
+            if size >= JOINED {
+                break Ok(());
+            }
+            match self.answer.piece().now_or_never() {
+                Some(more) => piece = more,
+                None => break Ok(()),
+            }
+        };
+        let shown = self.count(&opened);
+        match result {
+            Err(failure) if shown.is_empty() => return Err(failure),
+            Err(failure) => self.failed = Some(failure),
+            Ok(()) => {}
+        }
+        Ok(shown)
+    }
+
+    /// Sends `first` and all that follows; `note` hears of each piece before the client does.
+    pub async fn run(
+        &mut self,
+        client: &mut impl Downstream,
+        first: Bytes,
+        idle: Duration,
+        note: &mut (impl FnMut(&Meter) + Send),
+    ) -> Ended {
+        let mut shown = first;
+        loop {
+            if !shown.is_empty() {
+                note(&self.meter);
+                self.between_events = shown.ends_with(b"\n\n") || shown.ends_with(b"\r\n\r\n");
+                if client.write(shown).await.is_err() {
+                    return Ended::Gone;
+                }
+            }
+            if self.ended {
+                return if client.end().await.is_ok() { Ended::Whole } else { Ended::Gone };
+            }
+            shown = tokio::select! {
+                biased;
+                () = client.gone() => return Ended::Gone,
+                next = tokio::time::timeout(idle, self.next()) => match next {
+                    Ok(Ok(shown)) => shown,
+                    Ok(Err(failure)) => return Ended::Failed(failure),
+                    Err(_) => return Ended::Failed(Failure::Timeout),
+                },
+            };
+        }
+    }
+
+    /// Counts opened pieces; what of them the client gets, as one piece.
+    fn count(&mut self, opened: &[Bytes]) -> Bytes {
+        let at = self.started.elapsed();
+        let mut shown: Vec<Bytes> = opened.iter().map(|piece| self.meter.push(piece, at)).collect();
+        if self.ended {
+            shown.push(self.meter.end(at));
+        }
+        shown.retain(|piece| !piece.is_empty());
+        match shown.as_slice() {
+            [] => Bytes::new(),
+            [one] => one.clone(),
+            many => many.iter().flat_map(|piece| piece.iter().copied()).collect::<BytesMut>().freeze(),
+        }
+    }
+
+    /// Gives the connection of a stream that ended well back for the next call.
+    pub async fn keep(self) {
+        self.answer.keep().await;
+    }
+}

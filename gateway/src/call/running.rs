@@ -1,0 +1,91 @@
+//! One attempt under way: its slot in the log, its record, and what it does to the caller's allowance.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use protocol::record::settle::{self, Counters};
+use protocol::usage::{Admission, Kind, Outcome};
+
+use crate::clock::Clock;
+use crate::limit::QuotaHold;
+use crate::metrics::Metrics;
+use crate::usage::meter::Meter;
+use crate::usage::{ABORTED, Flight, LogUnwritable, UsageLog};
+
+/// An attempt that was admitted and has no end yet.
+pub struct Running {
+    flight: Flight,
+    quota: Option<QuotaHold>,
+    counters: Counters,
+    kind: Kind,
+    estimate: u64,
+    started_at: DateTime<Utc>,
+    started: Instant,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+impl Running {
+    /// Writes down that an attempt begins; it takes the allowance only if that can be written.
+    ///
+    /// # Errors
+    /// When it cannot be recorded: then it must not be sent.
+    pub fn begin(
+        log: &UsageLog,
+        admission: Admission,
+        quota: &mut Option<QuotaHold>,
+        clock: Clock,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, LogUnwritable> {
+        let (kind, estimate, started_at) = (admission.kind, admission.estimate, admission.started_at);
+        Ok(Self {
+            flight: log.admit(admission)?,
+            quota: quota.take(),
+            counters: Counters::default(),
+            kind,
+            estimate,
+            started_at,
+            started: Instant::now(),
+            clock,
+            metrics: metrics.clone(),
+        })
+    }
+
+    /// When it began, by the clock that only goes forward.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The client is about to get a piece: the slot has to know before.
+    pub fn delivers(&mut self, meter: &Meter) {
+        let counted = meter.counters();
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.counters = Counters {
+            chunks: counted.chunks,
+            bytes: counted.bytes,
+            prompt: counted.claimed.map(|claim| claim.prompt),
+            completion: counted.claimed.map(|claim| claim.completion),
+            first_chunk_micros: counted.first.map(micros),
+            delivered: true,
+        };
+        self.flight.progress(self.counters);
+    }
+
+    /// Writes the record; gives the allowance back if the attempt used none of it.
+    pub fn finish(self, outcome: Outcome, error: Option<&str>) -> Option<QuotaHold> {
+        self.metrics.count_attempt(outcome);
+        let now = self.clock.now();
+        let delivered = self.counters.delivered;
+        let facts = settle::facts(self.kind, self.estimate, &self.counters, now - self.started_at);
+        let error = error.or((outcome == Outcome::Aborted && !delivered).then_some(ABORTED));
+        let sequence = self.flight.finish(outcome, now, error, facts, delivered);
+        if !delivered {
+            return self.quota;
+        }
+        if let (Some(quota), Some(sequence)) = (self.quota, sequence) {
+            quota.counted(sequence);
+        }
+        None
+    }
+}

@@ -1,0 +1,187 @@
+//! One request, room by room: the table of contents of the edge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::header::CONTENT_LENGTH;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource};
+use protocol::directory::Template;
+use protocol::ids::CallId;
+
+use crate::call::answer::Stamp;
+use crate::call::downstream::Client;
+use crate::call::upstream::Network;
+use crate::call::{Calls, Request, Room};
+use crate::forward::{self, Forwarded, Service, Services};
+use crate::framing;
+use crate::host::{Hosts, Target, merge_slashes};
+use crate::lifecycle::{Lifecycle, Running};
+use crate::refusal::Refusal;
+use crate::tls::TlsName;
+
+/// Everything that the public listeners serve.
+pub struct Proxy {
+    /// Which names are whose.
+    pub hosts: Hosts,
+    /// Our own services behind the edge.
+    pub services: Services,
+    /// Calls of chutes.
+    pub calls: Calls<Network>,
+    /// Counts requests in flight.
+    pub lifecycle: Arc<Lifecycle>,
+    /// How long a client may be silent while it sends its body.
+    pub client_silence: Duration,
+    /// How long a client may take nothing of what it is sent.
+    pub client_stall: Duration,
+}
+
+/// One request, as long as it is in the house.
+pub struct Visit {
+    forwarded: Option<Forwarded>,
+    _running: Running,
+}
+
+/// Where a request goes on.
+enum Way {
+    Service(Service),
+    Call(Room),
+}
+
+impl Proxy {
+    /// The room that a request asks for.
+    fn way(&self, session: &ServerSession) -> Result<Way, Refusal> {
+        let request = session.req_header();
+        let raw = (!session.is_http2()).then(|| session.to_h1_raw());
+        framing::check(request, raw.as_deref()).map_err(|unclear| Refusal::BadRequest(unclear.into()))?;
+        let room = match self.hosts.target(tls_name(session), &request.uri, &request.headers)? {
+            Target::Api => return Ok(Way::Service(Service::Api)),
+            Target::Registry => return Ok(Way::Service(Service::Registry)),
+            Target::Ws => return Ok(Way::Service(Service::Ws)),
+            Target::Events => return Ok(Way::Service(Service::Events)),
+            Target::Llm => Room::Facade(Template::Vllm),
+            Target::Embed => Room::Facade(Template::Embedding),
+            Target::Image => Room::Facade(Template::Diffusion),
+            Target::Chute(slug) => Room::Chute(slug),
+        };
+        Ok(Way::Call(room))
+    }
+
+    async fn serve_call(&self, session: &mut ServerSession, room: Room) {
+        let request = session.req_header();
+        let announced = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let request = Request {
+            room,
+            method: request.method.clone(),
+            path: merge_slashes(request.uri.path()).into_owned(),
+            query: request.uri.query().unwrap_or_default().to_owned(),
+            headers: request.headers.clone(),
+            announced,
+        };
+        self.calls.serve(request, &mut Client::new(session, self.client_silence)).await;
+    }
+
+    async fn turn_away(&self, session: &mut ServerSession, refusal: &Refusal) {
+        let stamp = Stamp { call: CallId::random(), standing: None };
+        self.calls.turn_away(refusal, stamp, &mut Client::new(session, self.client_silence)).await;
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Visit;
+
+    fn new_ctx(&self) -> Visit {
+        Visit { forwarded: None, _running: self.lifecycle.enter() }
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, _visit: &mut Visit) -> pingora::Result<()> {
+        session.set_write_timeout(Some(self.client_stall));
+        // Bytes of a next request are then kept for it, instead of breaking this one.
+        session.set_pipelining_enabled(true);
+        // A refusal reads the body off itself, so that the connection can go on.
+        session.set_close_on_response_before_downstream_finish(false);
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, visit: &mut Visit) -> pingora::Result<bool> {
+        let session = session.as_downstream_mut();
+        match self.way(session) {
+            Ok(Way::Call(room)) => self.serve_call(session, room).await,
+            Ok(Way::Service(service)) => match self.services.forward(service, session) {
+                Ok(forwarded) => {
+                    session.set_close_on_response_before_downstream_finish(true);
+                    if !session.is_upgrade_req() {
+                        session.set_read_timeout(Some(self.client_silence));
+                    }
+                    visit.forwarded = Some(forwarded);
+                    return Ok(false);
+                }
+                Err(refusal) => self.turn_away(session, &refusal).await,
+            },
+            Err(refusal) => {
+                // What could be read in two ways may be followed by anything.
+                session.set_keepalive(None);
+                self.turn_away(session, &refusal).await;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, visit: &mut Visit) -> pingora::Result<Box<HttpPeer>> {
+        match &visit.forwarded {
+            Some(forwarded) => Ok(forwarded.peer()),
+            None => Error::e_explain(pingora::ErrorType::InternalError, "a request went on without a service"),
+        }
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        visit: &mut Visit,
+    ) -> pingora::Result<()> {
+        match &visit.forwarded {
+            Some(forwarded) => forwarded.rewrite_request(request),
+            None => Ok(()),
+        }
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        answer: &mut ResponseHeader,
+        _visit: &mut Visit,
+    ) -> pingora::Result<()> {
+        forward::rewrite_answer(answer);
+        Ok(())
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, visit: &mut Visit) -> FailToProxy {
+        let downstream = matches!(error.esource(), ErrorSource::Downstream);
+        let failed = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        let Some(forwarded) = visit.forwarded.as_ref().filter(|_| !downstream) else { return failed };
+        let refusal = forwarded.refusal(error);
+        tracing::warn!(service = forwarded.service().name(), reason = error.etype().as_str(), "a service did not answer");
+        if session.response_written().is_none() {
+            let body = refusal.body().to_plain_json();
+            let _ = session.respond_error_with_body(refusal.status().as_u16(), body.into()).await;
+        }
+        FailToProxy { error_code: refusal.status().as_u16(), ..failed }
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _visit: &Visit, _error: &Error) -> bool {
+        // The framework's line names the client's whole request.
+        true
+    }
+}
+
+/// The name that the client gave in its TLS handshake.
+fn tls_name(session: &ServerSession) -> Option<&str> {
+    let tls = session.digest()?.ssl_digest.as_ref()?;
+    tls.extension.get::<TlsName>().map(|name| name.0.as_str())
+}

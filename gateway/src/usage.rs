@@ -1,0 +1,209 @@
+//! The record of each attempt: admitted before it is sent, ended once, whatever happens to this process.
+//!
+//! An attempt is written to the local log before it is sent and once more when it ends; its counters stand in a slot
+//! meanwhile. All of it is in the page cache at once, so that a killed process loses nothing, and on disk some
+//! milliseconds later. The call never waits for Redis: a background service ships what is durable.
+
+mod adopt;
+mod appender;
+mod book;
+mod folder;
+mod keeper;
+mod log;
+pub mod meter;
+mod reader;
+#[cfg(test)]
+mod sample;
+mod segment;
+mod service;
+mod shipper;
+mod slots;
+mod stream;
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use chrono::{DateTime, Utc};
+use protocol::ids::WriterId;
+use protocol::record::settle;
+pub use protocol::record::settle::Counters;
+use protocol::record::slot::Slot;
+use protocol::usage::{Admission, Facts, Outcome, Record};
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use appender::Appender;
+use folder::{Folder, Lock};
+pub use log::LogUnwritable;
+use log::{Log, Ticket};
+pub use service::Service;
+use slots::Slots;
+
+/// Smallest segment: some of the largest frames and the reserve's arithmetic must fit.
+const SMALLEST_SEGMENT: u64 = 64 * 1024;
+
+/// What the reserve holds for each call that may be in flight.
+const RESERVE_PER_CALL: u64 = 2048;
+
+/// Longest reason of a failure, in bytes; the rest is cut off.
+const REASON: usize = 64;
+
+/// Reason of an attempt whose client went away before anything reached it.
+pub const ABORTED: &str = "ABORTED";
+
+/// The sizes of a log and where it lies.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Folder of the logs of all gateways of this machine.
+    pub folder: PathBuf,
+    /// Bytes of a segment.
+    pub segment: u64,
+    /// Calls in flight at once.
+    pub max_calls: usize,
+    /// How long confirmed segments stay.
+    pub keep: std::time::Duration,
+}
+
+/// The log of this process; clones share it.
+#[derive(Clone)]
+pub struct UsageLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    writer: WriterId,
+    folder: Folder,
+    _lock: Lock,
+    log: Log,
+    slots: Slots,
+    settings: Settings,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    slots_failed: AtomicBool,
+}
+
+/// An attempt in flight. Dropped without [`Flight::finish`], it is recorded as aborted with its last counters.
+pub struct Flight {
+    shared: Arc<Shared>,
+    slot: u32,
+    ticket: Ticket,
+    /// None once it has ended.
+    admission: Option<Admission>,
+    counters: Counters,
+}
+
+impl UsageLog {
+    /// Makes the log of a new writer.
+    ///
+    /// # Errors
+    /// When the folder cannot be written or the disk has no room for the first segments.
+    pub fn open(settings: Settings, clock: Clock, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let calls = u32::try_from(settings.max_calls).map_err(io::Error::other)?;
+        if settings.segment < SMALLEST_SEGMENT {
+            return Err(io::Error::other(format!("a log segment has at least {SMALLEST_SEGMENT} bytes")));
+        }
+        let writer = WriterId::random();
+        let (folder, lock) = Folder::create(&settings.folder, writer)?;
+        let slots = Slots::create(&folder.slots(), calls)?;
+        let appender = Appender::new(folder.segments(), VecDeque::new(), 1);
+        let wanted = (u64::from(calls) * RESERVE_PER_CALL).div_ceil(settings.segment).max(1);
+        let log = Log::create(appender, settings.segment, usize::try_from(wanted).map_err(io::Error::other)?)?;
+        metrics.log_writable.set(1);
+        let slots_failed = AtomicBool::new(false);
+        let shared = Shared { writer, folder, _lock: lock, log, slots, settings, clock, metrics, slots_failed };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Whose sequence the records of this process have.
+    #[must_use]
+    pub fn writer(&self) -> WriterId {
+        self.shared.writer
+    }
+
+    /// Writes down that an attempt is about to be sent. Does not wait for the disk.
+    ///
+    /// # Errors
+    /// When its final could not surely be written later: the call must be refused.
+    pub fn admit(&self, admission: Admission) -> Result<Flight, LogUnwritable> {
+        let slot = self.shared.slots.take().ok_or(LogUnwritable::Busy)?;
+        match self.shared.log.admit(&admission) {
+            Ok(ticket) => Ok(Flight {
+                shared: Arc::clone(&self.shared),
+                slot,
+                ticket,
+                admission: Some(admission),
+                counters: Counters::default(),
+            }),
+            Err(refused) => {
+                self.shared.slots.give(slot);
+                Err(refused)
+            }
+        }
+    }
+}
+
+impl Flight {
+    /// Notes what was counted, *before* the bytes it was counted from go to the client: after a kill the record says
+    /// at least what the client got, at most one write more.
+    pub fn progress(&mut self, counters: Counters) {
+        self.counters = counters;
+        let Some(admission) = &self.admission else { return };
+        let slot = Slot { invocation: admission.invocation, updated_at: self.shared.clock.now(), counters };
+        if let Err(error) = self.shared.slots.write(self.slot, &slot)
+            && !self.shared.slots_failed.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!(%error, "cannot write the counters of calls in flight; said once");
+        }
+    }
+
+    /// Writes the final entry and gives its sequence; none if it could be written nowhere, which is counted, and the
+    /// attempt is then settled by its slot when the log is next opened.
+    pub fn finish(
+        mut self,
+        outcome: Outcome,
+        completed_at: DateTime<Utc>,
+        error: Option<&str>,
+        facts: Facts,
+        delivered: bool,
+    ) -> Option<u64> {
+        self.end(outcome, completed_at, error, facts, delivered)
+    }
+
+    fn end(
+        &mut self,
+        outcome: Outcome,
+        completed_at: DateTime<Utc>,
+        error: Option<&str>,
+        facts: Facts,
+        delivered: bool,
+    ) -> Option<u64> {
+        let admission = self.admission.take()?;
+        let error = error.map(|reason| reason[..reason.floor_char_boundary(REASON)].to_owned());
+        let mut record = Record { admission, outcome, completed_at, error, delivered, facts };
+        match self.shared.log.finish(&self.ticket, &mut record) {
+            Ok(sequence) => {
+                self.shared.slots.give(self.slot);
+                Some(sequence)
+            }
+            Err(error) => {
+                self.shared.metrics.records_dropped.inc();
+                tracing::error!(%error, invocation.id = %record.admission.invocation, "cannot write a record");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let Some(admission) = &self.admission else { return };
+        let now = self.shared.clock.now();
+        let counters = self.counters;
+        let facts = settle::facts(admission.kind, admission.estimate, &counters, now - admission.started_at);
+        let error = (!counters.delivered).then_some(ABORTED);
+        self.end(Outcome::Aborted, now, error, facts, counters.delivered);
+    }
+}

@@ -1,0 +1,54 @@
+//! The daily allowance follows what control publishes of a user's funds.
+
+use chrono::TimeDelta;
+use gateway::clock::Clock;
+use gateway::limit::Quota;
+use gateway::refusal::Refusal;
+use protocol::ids::{ChuteId, WriterId};
+use protocol::keys::Key;
+use protocol::principal::{Bucket, FundsEntry, UserEntry, permission};
+
+use crate::who::{Who, eventually, user};
+
+fn funds(balance: i128, used: u64, mark: (WriterId, u64)) -> FundsEntry {
+    let day = Clock::default().now().date_naive();
+    FundsEntry { balance, day, used: [(Bucket::Default, used)].into(), marks: [mark].into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_allowance_counts_own_calls_until_control_has_them_and_a_balance_opens_it() {
+    let who = Who::start().await;
+    who.publish_complete(1, 1, 1);
+    let writer = WriterId::random();
+    let quota = Quota::new(who.principals.clone(), writer);
+    let user = UserEntry { quotas: [(Bucket::Default, 2)].into(), ..user() };
+    let check = async || quota.check(&user, ChuteId::random(), Clock::default().now()).await;
+    for sequence in [1, 2] {
+        let hold = check().await.unwrap().expect("the user has an allowance");
+        assert_eq!(hold.bucket(), Bucket::Default);
+        hold.counted(sequence);
+    }
+    assert!(matches!(check().await.err(), Some(Refusal::QuotaExceeded { quota: 2, .. })));
+    let key = Key::funds(user.id);
+    who.publish(&key, 1, &funds(0, 1, (writer, 2)));
+    eventually("one call is left by control's count", async || check().await.is_ok()).await;
+    who.publish(&key, 2, &funds(0, 2, (writer, 2)));
+    eventually("nothing is left", async || check().await.is_err()).await;
+    who.publish(&key, 3, &funds(1, 2, (writer, 2)));
+    eventually("the balance pays", async || check().await.is_ok()).await;
+    who.publish(&key, 4, &funds(0, 2, (writer, 2)));
+    eventually("the balance is gone", async || check().await.is_err()).await;
+    let tomorrow = Clock::default().now() + TimeDelta::days(1);
+    assert!(quota.check(&user, ChuteId::random(), tomorrow).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_free_or_invoiced_account_has_no_allowance_to_use_up() {
+    let who = Who::start().await;
+    let quota = Quota::new(who.principals.clone(), WriterId::random());
+    for permissions in [permission::FREE_ACCOUNT, permission::INVOICE_BILLING] {
+        let user = UserEntry { permissions, quotas: [(Bucket::Default, 0)].into(), ..user() };
+        let hold = quota.check(&user, ChuteId::random(), Clock::default().now()).await.unwrap();
+        assert!(hold.is_none());
+    }
+}

@@ -1,0 +1,285 @@
+//! A gateway process with everything it needs around it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use chrono::Utc;
+use protocol::credential::{ApiKey, Scopes};
+use protocol::directory::{Chute, Cord, Directory, Instance, Template};
+use protocol::envelope::Generation;
+use protocol::ids::{ChuteId, ImageId, InstanceId, UserId};
+use protocol::keys::Key;
+use protocol::principal::{Bucket, Complete, FundsEntry, KeyEntry, UserEntry, Versioned};
+use protocol::sealing::DirectoryKey;
+use protocol::signing::Keypair;
+use protocol::slug::Slug;
+use protocol::usage::{Entry, Record};
+use redis::AsyncCommands;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+
+use crate::instance::Scripted;
+use crate::redis::{Redis, free_port};
+
+/// The domain of the gateway under test.
+pub const DOMAIN: &str = "chutes.localhost";
+
+const DIRECTORY_KEY: &str = "11";
+const CALL_SEED: &str = "22";
+const SESSION_KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+
+/// What a test may want otherwise.
+#[derive(Default)]
+pub struct Wishes {
+    /// Further settings of the gateway.
+    pub settings: Vec<String>,
+    /// Changes of the user.
+    pub user: Option<fn(&mut UserEntry)>,
+    /// Changes of the directory.
+    pub directory: Option<fn(&mut Directory)>,
+    /// What the user's key may do.
+    pub scopes: Option<Scopes>,
+    /// Where the API is.
+    pub api: Option<std::net::SocketAddr>,
+}
+
+/// A running gateway.
+pub struct Platform {
+    /// Its Redis.
+    pub redis: Redis,
+    /// Port of plain HTTP.
+    pub http: u16,
+    /// Port of TLS.
+    pub https: u16,
+    /// Port of the internal listener.
+    pub internal: u16,
+    /// A key of the user, revealed.
+    pub key: String,
+    /// The LLM chute, at `llm-chute`.
+    pub llm: ChuteId,
+    /// The chute of its own kind, at `own-chute`.
+    pub own: ChuteId,
+    /// Certificate of the authority, PEM.
+    pub authority: String,
+    process: Child,
+    folder: TempDir,
+}
+
+impl Platform {
+    /// Starts a gateway whose chutes run on these instances, and waits until it serves.
+    pub async fn start(instances: &[&Scripted], wishes: Wishes) -> Self {
+        let (redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
+        let user = UserId::random();
+        let key = ApiKey::generate(user);
+        let scopes = wishes.scopes.unwrap_or(Scopes::Admin);
+        publish_principals(&redis, user, &key, scopes, wishes.user).await;
+        let (llm, own) = (ChuteId::random(), ChuteId::random());
+        let mut directory = directory(user, llm, own, instances);
+        if let Some(change) = wishes.directory {
+            change(&mut directory);
+        }
+        let snapshot = directory.to_snapshot(1, Utc::now(), false);
+        redis.connect().await.set::<_, _, ()>(Key::directory().as_str(), snapshot).await.unwrap();
+        let authority = certificates(&folder.path().join("certificates"));
+        let [http, https, internal] = [free_port(), free_port(), free_port()];
+        let api = wishes.api.unwrap_or_else(|| ([127, 0, 0, 1], 9).into());
+        let process = Command::new(env!("CARGO_BIN_EXE_gateway"))
+            .args(["--domain", DOMAIN, "--redis-url", &redis.url(), "--control-url", "http://127.0.0.1:9"])
+            .args(["--http", &format!("127.0.0.1:{http}"), "--https", &format!("127.0.0.1:{https}")])
+            .args(["--internal", &format!("127.0.0.1:{internal}"), "--internal-credential", "internal"])
+            .args(["--directory-key", &DIRECTORY_KEY.repeat(32), "--call-key-seed", &CALL_SEED.repeat(32)])
+            .args(["--session-public-key", SESSION_KEY, "--threads", "2", "--api-upstream", &api.to_string()])
+            .arg("--certificates")
+            .arg(folder.path().join("certificates"))
+            .arg("--log-folder")
+            .arg(folder.path().join("log"))
+            .args(wishes.settings)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let secret = key.reveal().to_owned();
+        let platform = Self { redis, http, https, internal, key: secret, llm, own, authority, process, folder };
+        platform.wait_until_ready().await;
+        platform
+    }
+
+    /// The records that reached Redis, once there are so many.
+    pub async fn records(&self, wanted: usize) -> Vec<Record> {
+        let mut redis = self.redis.connect().await;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let stream: redis::streams::StreamRangeReply = redis.xrange_all(Key::usage().as_str()).await.unwrap();
+            let records: Vec<Record> = stream.ids.iter().filter_map(record).collect();
+            if records.len() >= wanted {
+                return records;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{} of {wanted} records came", records.len());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Asks the gateway to stop.
+    pub fn terminate(&self) {
+        let pid = i32::try_from(self.process.id()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::TERM)
+            .unwrap();
+    }
+
+    /// Waits until the gateway has ended, and says whether it ended well.
+    pub async fn ended(&mut self) -> bool {
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status.success();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The folder of the gateway's certificates.
+    pub fn certificates(&self) -> PathBuf {
+        self.folder.path().join("certificates")
+    }
+
+    async fn wait_until_ready(&self) {
+        let client = reqwest::Client::builder().build().unwrap();
+        let health = format!("http://127.0.0.1:{}/health", self.internal);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let answer = client.get(&health).send().await;
+            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "the gateway is not ready: {answer:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn record(entry: &redis::streams::StreamId) -> Option<Record> {
+    let fields = entry.map.iter().map(|(name, value)| (name.clone(), redis::from_redis_value_ref(value).unwrap()));
+    match Entry::from_fields(&fields.collect()).unwrap() {
+        Entry::Final { record, .. } => Some(*record),
+        Entry::Beat { .. } => None,
+    }
+}
+
+async fn publish_principals(
+    redis: &Redis,
+    user: UserId,
+    key: &ApiKey,
+    scopes: Scopes,
+    change: Option<fn(&mut UserEntry)>,
+) {
+    let mut entry = UserEntry {
+        id: user,
+        username: "tester".into(),
+        generation: 1,
+        permissions: 0,
+        rate_per_minute: None,
+        max_concurrent: None,
+        quotas: BTreeMap::from([(Bucket::Default, 1000)]),
+        deleted: false,
+    };
+    if let Some(change) = change {
+        change(&mut entry);
+    }
+    let held = KeyEntry { id: key.id(), hash: key.hash(), user, scopes, revoked: false };
+    let funds = FundsEntry { balance: 0, day: Utc::now().date_naive(), used: BTreeMap::new(), marks: BTreeMap::new() };
+    put(redis, &Key::user(user), entry).await;
+    put(redis, &Key::api_key(key.id()), held).await;
+    put(redis, &Key::funds(user), funds).await;
+    put(redis, &Key::principals_complete(), Complete { users: 1, keys: 1, forced: false }).await;
+}
+
+async fn put<T: Serialize + DeserializeOwned>(redis: &Redis, key: &Key, entry: T) {
+    let fields = Versioned { version: 1, entry }.to_fields();
+    redis.connect().await.hset_multiple::<_, _, _, ()>(key.as_str(), &fields).await.unwrap();
+}
+
+fn cord(function: &str, path: &str, method: &str, stream: bool, passthrough: bool) -> Cord {
+    Cord {
+        function: function.into(),
+        path: format!("/{function}"),
+        public_path: Some(path.into()),
+        public_method: method.into(),
+        stream,
+        passthrough,
+        content_type: None,
+    }
+}
+
+fn directory(owner: UserId, llm: ChuteId, own: ChuteId, instances: &[&Scripted]) -> Directory {
+    let instances: Vec<Instance> = instances.iter().map(|scripted| instance(scripted)).collect();
+    let chute = |id, name: &str, slug: &str, template, cords| Chute {
+        id,
+        name: name.into(),
+        slug: Slug::parse(slug).unwrap(),
+        owner,
+        public: true,
+        shares: vec![],
+        template,
+        cords,
+        image: ImageId::random(),
+        image_owner: owner,
+        model: Some(serde_json::json!({ "id": name, "object": "model" })),
+        price: None,
+        concurrency: 8,
+        multiplier: 1.5,
+        invocations: 0,
+        rate_per_minute: None,
+        max_concurrent: None,
+        maintenance: false,
+        instances: instances.clone(),
+    };
+    let llm_cords = vec![
+        cord("chat_stream", "/v1/chat/completions", "POST", true, true),
+        cord("chat", "/v1/chat/completions", "POST", false, true),
+    ];
+    let own_cords = vec![
+        cord("run", "/run", "POST", false, false),
+        cord("lines", "/lines", "POST", true, false),
+        cord("hello", "/hello", "GET", false, true),
+    ];
+    Directory {
+        chutes: vec![
+            chute(llm, "org/model", "llm-chute", Some(Template::Vllm), llm_cords),
+            chute(own, "own", "own-chute", None, own_cords),
+        ],
+        official_users: vec![owner],
+        aliases: BTreeMap::new(),
+    }
+}
+
+fn instance(scripted: &Scripted) -> Instance {
+    let id = InstanceId::random();
+    let key = DirectoryKey::from_hex(&DIRECTORY_KEY.repeat(32)).unwrap().seal(&scripted.key, id, 1);
+    Instance {
+        id,
+        host: scripted.address.ip().to_string(),
+        port: scripted.address.port(),
+        miner_uid: 7,
+        hotkey: Keypair::from_seed([9; 32]).hotkey().clone(),
+        generation: Generation::Sdk03,
+        version: 1,
+        key,
+    }
+}
+
+/// Writes a wildcard certificate and says by whom it is signed.
+fn certificates(folder: &std::path::Path) -> String {
+    std::fs::create_dir_all(folder).unwrap();
+    let signed = rcgen::generate_simple_self_signed([format!("*.{DOMAIN}")]).unwrap();
+    std::fs::write(folder.join(format!("_.{DOMAIN}.crt")), signed.cert.pem()).unwrap();
+    std::fs::write(folder.join(format!("_.{DOMAIN}.key")), signed.signing_key.serialize_pem()).unwrap();
+    signed.cert.pem()
+}

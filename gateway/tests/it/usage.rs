@@ -1,0 +1,7 @@
+//! The record log on real files, its service against a real Redis, processes really killed.
+
+mod faults;
+mod killed;
+mod measure;
+mod platform;
+mod shipping;
