@@ -123,6 +123,9 @@ impl Downstream for Client<'_> {
     }
 
     async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
+        if self.session.req_header().method == Method::HEAD {
+            return Ok(());
+        }
         self.session.write_response_body(piece, false).await.map_err(|_| Gone)
     }
 

@@ -79,6 +79,8 @@ pub(super) enum Step {
     Piece(String),
     /// Nothing is there until it is asked for once more.
     Pause,
+    /// Nothing comes any more.
+    Silence,
     /// The answer breaks.
     Fail(Failure),
 }
@@ -97,10 +99,13 @@ impl Answer for ScriptedAnswer {
             self.pieces.pop_front();
             tokio::task::yield_now().await;
         }
+        if matches!(self.pieces.front(), Some(Step::Silence)) {
+            std::future::pending::<()>().await;
+        }
         match self.pieces.pop_front() {
             Some(Step::Piece(piece)) => Ok(Some(piece.into())),
             Some(Step::Fail(failure)) => Err(failure),
-            Some(Step::Pause) => std::future::pending().await,
+            Some(Step::Pause | Step::Silence) => std::future::pending().await,
             None => Ok(None),
         }
     }

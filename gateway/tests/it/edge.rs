@@ -219,7 +219,7 @@ async fn services_that_are_not_there_and_pages_that_are_not_public_say_so() {
         let mut raw = Raw::connect(&platform).await;
         raw.send(format!("GET {path} HTTP/1.1\r\nHost: {host}.{DOMAIN}\r\n\r\n").as_bytes()).await;
         let got = raw.answer().await;
-        assert_eq!(got.status, status);
+        assert_eq!((got.status, got.field("content-type")), (status, Some("application/json")));
         assert!(got.json()["detail"].is_string());
     }
 }

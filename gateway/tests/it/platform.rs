@@ -90,7 +90,16 @@ impl Platform {
             .args(["--http", &format!("127.0.0.1:{http}"), "--https", &format!("127.0.0.1:{https}")])
             .args(["--internal", &format!("127.0.0.1:{internal}"), "--internal-credential", "internal"])
             .args(["--directory-key", &DIRECTORY_KEY.repeat(32), "--call-key-seed", &CALL_SEED.repeat(32)])
-            .args(["--session-public-key", SESSION_KEY, "--threads", "2", "--api-upstream", &api.to_string()])
+            .args([
+                "--session-public-key",
+                SESSION_KEY,
+                "--threads",
+                "2",
+                "--log",
+                "warn",
+                "--api-upstream",
+                &api.to_string(),
+            ])
             .arg("--certificates")
             .arg(folder.path().join("certificates"))
             .arg("--log-folder")
