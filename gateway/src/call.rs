@@ -11,6 +11,8 @@ pub mod place;
 mod relay;
 mod reply;
 mod running;
+#[cfg(test)]
+mod scripted;
 pub mod upstream;
 
 use std::sync::Arc;

@@ -166,7 +166,11 @@ impl ProxyHttp for Proxy {
         let failed = FailToProxy { error_code: 0, can_reuse_downstream: false };
         let Some(forwarded) = visit.forwarded.as_ref().filter(|_| !downstream) else { return failed };
         let refusal = forwarded.refusal(error);
-        tracing::warn!(service = forwarded.service().name(), reason = error.etype().as_str(), "a service did not answer");
+        tracing::warn!(
+            service = forwarded.service().name(),
+            reason = error.etype().as_str(),
+            "a service did not answer"
+        );
         if session.response_written().is_none() {
             let body = refusal.body().to_plain_json();
             let _ = session.respond_error_with_body(refusal.status().as_u16(), body.into()).await;

@@ -138,11 +138,7 @@ impl Parts {
             log: self.log.clone(),
             strikes: self.strikes.clone(),
             signer,
-            patience: Patience {
-                first_chunk: config.first_chunk,
-                idle: config.idle,
-                largest: config.max_answer,
-            },
+            patience: Patience { first_chunk: config.first_chunk, idle: config.idle, largest: config.max_answer },
             metrics: self.metrics.clone(),
         })
     }

@@ -1,6 +1,9 @@
 //! End-to-end tests on a running platform.
 
+mod books;
+mod faults;
 mod http2;
+mod load;
 mod openai;
 mod pickle;
 mod records;

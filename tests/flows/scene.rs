@@ -24,7 +24,8 @@ const UNLIMITED: &str = "32";
 
 /// A running platform whose folder goes with it, unless the test fails.
 pub(crate) struct Scene {
-    platform: Platform,
+    /// Everything that runs.
+    pub(crate) platform: Platform,
     /// Control's database, to read.
     pub(crate) db: PgPool,
     folder: TempDir,

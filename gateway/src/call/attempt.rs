@@ -26,7 +26,7 @@ enum Attempt {
     /// The client has an answer, whole or broken off, or went away.
     Over,
     /// Nothing went to the client; the attempt has still to be recorded.
-    Failed(Unopened, Running),
+    Failed(Unopened, Box<Running>),
     /// It could not even begin.
     Refused(Refusal),
 }
@@ -84,8 +84,8 @@ impl<I: Instances> Calls<I> {
                 running.finish(Outcome::Aborted, None);
                 Attempt::Over
             }
-            Some(Err(_)) => Attempt::Failed(Failure::Timeout.into(), running),
-            Some(Ok(Err(unopened))) => Attempt::Failed(unopened, running),
+            Some(Err(_)) => Attempt::Failed(Failure::Timeout.into(), Box::new(running)),
+            Some(Ok(Err(unopened))) => Attempt::Failed(unopened, Box::new(running)),
             Some(Ok(Ok(opening))) => {
                 place.answered();
                 self.reply(job, place, opening, running, client).await;

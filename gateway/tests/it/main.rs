@@ -2,10 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
 mod auth;
+mod call;
+mod client;
 mod control_stand_in;
 mod directory;
+mod edge;
 mod freezing_proxy;
+mod instance;
 mod limit;
+mod platform;
 mod principals;
 mod redis_server;
 mod usage;

@@ -12,6 +12,8 @@ use crate::secrets::Secrets;
 use crate::store::BUCKET;
 use crate::web;
 
+const WORKER: &str = "control-worker";
+const API: &str = "control-api";
 const MIGRATE: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(30);
 
@@ -30,12 +32,18 @@ pub(super) struct Settings {
 pub struct Control {
     /// Port of the public routes.
     pub api_port: u16,
-    internal_port: u16,
+    settings: Settings,
+    internal: InternalPorts,
     worker: Child,
-    worker_launch: Launch,
-    worker_internal_port: u16,
     api: Child,
-    second_worker: Launch,
+}
+
+/// Ports of the internal listeners.
+#[derive(Clone, Copy)]
+struct InternalPorts {
+    api: u16,
+    worker: u16,
+    second_worker: u16,
 }
 
 impl Settings {
@@ -63,7 +71,7 @@ impl Settings {
     }
 
     fn api(&self, port: u16, internal_port: u16) -> Launch {
-        self.with_store(self.role("control-api", "api", true))
+        self.with_store(self.role(API, "api", true))
             .arguments(["--listen", &format!("127.0.0.1:{port}")])
             .arguments(["--internal-listen", &format!("127.0.0.1:{internal_port}")])
             .variable("INTERNAL_CREDENTIAL", &*self.secrets.internal)
@@ -90,39 +98,29 @@ impl Settings {
 impl Control {
     /// Starts worker and api and waits until they are healthy.
     pub(super) async fn start(settings: Settings, ports: &mut Ports, spawner: &Spawner) -> anyhow::Result<Self> {
-        let (api_port, internal_port) = (ports.claim("control-api")?, ports.claim("control-api-internal")?);
-        let worker_internal_port = ports.claim("control-worker-internal")?;
-        let second_worker = settings.worker("control-worker-2", ports.claim("control-worker-2-internal")?);
-        let worker_launch = settings.worker("control-worker", worker_internal_port);
-        let worker = spawner.start(&worker_launch).await?;
-        let api = spawner.start(&settings.api(api_port, internal_port)).await?;
-        let mut control = Self {
-            api_port,
-            internal_port,
-            worker,
-            worker_launch,
-            worker_internal_port,
-            api,
-            second_worker,
+        let api_port = ports.claim("control-api")?;
+        let internal = InternalPorts {
+            api: ports.claim("control-api-internal")?,
+            worker: ports.claim("control-worker-internal")?,
+            second_worker: ports.claim("control-worker-2-internal")?,
         };
-        let api_log = spawner.log("control-api");
-        web::wait_until_healthy(internal_port, &mut control.api)
-            .await
-            .with_context(|| format!("see {}", api_log.display()))?;
-        control.wait_for_worker(spawner).await?;
+        let worker = spawner.start(&settings.worker(WORKER, internal.worker)).await?;
+        let api = spawner.start(&settings.api(api_port, internal.api)).await?;
+        let mut control = Self { api_port, settings, internal, worker, api };
+        control.wait_until_healthy(spawner).await?;
         Ok(control)
     }
 
     /// Address of the api role's internal listener.
     #[must_use]
     pub fn internal_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.internal_port)
+        format!("http://127.0.0.1:{}", self.internal.api)
     }
 
     /// Address of the worker's internal listener.
     #[must_use]
     pub fn worker_internal_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.worker_internal_port)
+        format!("http://127.0.0.1:{}", self.internal.worker)
     }
 
     /// Worker and api, for faults.
@@ -136,16 +134,30 @@ impl Control {
     /// When the new one does not become healthy.
     pub async fn replace_worker(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
         self.worker.kill()?;
-        self.worker = spawner.start(&self.worker_launch).await?;
-        self.wait_for_worker(spawner).await
+        self.worker = spawner.start(&self.settings.worker(WORKER, self.internal.worker)).await?;
+        self.wait_until_healthy(spawner).await
     }
 
-    /// Starts a worker beside the first one, which competes with it for every duty.
+    /// Stops both and starts them with clocks that run ahead by so much more.
+    ///
+    /// # Errors
+    /// When they do not stop, or do not become healthy again.
+    pub async fn advance_clock(&mut self, seconds: i64, spawner: &Spawner) -> anyhow::Result<()> {
+        self.stop().await?;
+        self.settings.clock_offset += seconds;
+        self.worker = spawner.start(&self.settings.worker(WORKER, self.internal.worker)).await?;
+        self.api = spawner.start(&self.settings.api(self.api_port, self.internal.api)).await?;
+        self.wait_until_healthy(spawner).await
+    }
+
+    /// Starts a worker beside the first one, which competes with it for every duty; its clock runs ahead by so much more.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn second_worker(&self, spawner: &Spawner) -> anyhow::Result<Child> {
-        spawner.start(&self.second_worker).await
+    pub async fn second_worker(&self, seconds: i64, spawner: &Spawner) -> anyhow::Result<Child> {
+        let mut settings = self.settings.clone();
+        settings.clock_offset += seconds;
+        spawner.start(&settings.worker("control-worker-2", self.internal.second_worker)).await
     }
 
     /// Stops both.
@@ -153,15 +165,13 @@ impl Control {
     /// # Errors
     /// When one had to be killed.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
-        let (worker, api) =
-            tokio::join!(self.worker.stop(Signal::TERM, STOP), self.api.stop(Signal::TERM, STOP));
+        let (worker, api) = tokio::join!(self.worker.stop(Signal::TERM, STOP), self.api.stop(Signal::TERM, STOP));
         worker.and(api)
     }
 
-    async fn wait_for_worker(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
-        let log = spawner.log("control-worker");
-        web::wait_until_healthy(self.worker_internal_port, &mut self.worker)
-            .await
-            .with_context(|| format!("see {}", log.display()))
+    async fn wait_until_healthy(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
+        let see = |name: &str| format!("see {}", spawner.log(name).display());
+        web::wait_until_healthy(self.internal.api, &mut self.api).await.with_context(|| see(API))?;
+        web::wait_until_healthy(self.internal.worker, &mut self.worker).await.with_context(|| see(WORKER))
     }
 }

@@ -1,0 +1,116 @@
+//! Clients that call all the time and remember what they got.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use protocol::headers;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use reqwest::{Client, Response};
+use serde_json::{Value, json};
+use stack::miner::Engine;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::scene::{Scene, User};
+
+const LONGEST: Duration = Duration::from_secs(120);
+const AFTER_FAILURE: Duration = Duration::from_millis(50);
+
+/// How a call ended for its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With `[DONE]`.
+    Whole,
+    /// In the middle of the stream, or with an error event.
+    Cut,
+    /// With an answer that is no stream.
+    Refused(u16),
+    /// Without any answer.
+    Nothing,
+}
+
+/// One call as its client saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// Its `X-Chutes-InvocationID`.
+    pub(crate) call: Option<Uuid>,
+    /// Content chunks received.
+    pub(crate) tokens: u64,
+    pub(crate) end: End,
+}
+
+/// Clients at work.
+pub(crate) struct Load {
+    stop: watch::Sender<bool>,
+    clients: JoinSet<Vec<Seen>>,
+}
+
+impl Load {
+    /// Starts clients that take turns at the gateways; what they ask for follows from the seed.
+    pub(crate) fn start(scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
+        let stop = watch::Sender::new(false);
+        let mut running = JoinSet::new();
+        for number in 0..clients {
+            let urls: Vec<String> = (0..scene.gateways()).map(|gateway| scene.url_at("llm", gateway)).collect();
+            let (web, key, model) = (scene.client(), user.key.clone(), scene.sample(Engine::Vllm).model.clone());
+            let (mut choice, stopping) = (StdRng::seed_from_u64(seed ^ (number << 32)), stop.subscribe());
+            running.spawn(async move {
+                let mut seen = Vec::new();
+                while !*stopping.borrow() {
+                    let url = &urls[choice.random_range(0..urls.len())];
+                    let call = ask(&web, url, &key, &model, choice.random_range(5..40)).await;
+                    if call.end != End::Whole {
+                        sleep(AFTER_FAILURE).await;
+                    }
+                    seen.push(call);
+                }
+                seen
+            });
+        }
+        Self { stop, clients: running }
+    }
+
+    /// Lets each client finish its call.
+    pub(crate) async fn stop(self) -> Vec<Seen> {
+        self.stop.send_replace(true);
+        self.clients.join_all().await.concat()
+    }
+}
+
+/// One streamed chat of so many tokens.
+pub(crate) async fn ask(web: &Client, url: &str, key: &str, model: &str, tokens: u64) -> Seen {
+    let body = json!({
+        "model": model, "stream": true, "max_tokens": tokens, "messages": [{"role": "user", "content": "Go on."}],
+    });
+    let request = web.post(format!("{url}/v1/chat/completions")).bearer_auth(key).json(&body).timeout(LONGEST);
+    let Ok(answer) = request.send().await else { return Seen { call: None, tokens: 0, end: End::Nothing } };
+    let id = answer.headers().get(headers::INVOCATION_ID).and_then(|value| value.to_str().ok()?.parse().ok());
+    if !answer.status().is_success() {
+        return Seen { call: id, tokens: 0, end: End::Refused(answer.status().as_u16()) };
+    }
+    let (tokens, whole) = read(answer).await;
+    Seen { call: id, tokens, end: if whole { End::Whole } else { End::Cut } }
+}
+
+/// Counts the content chunks of a stream, and says whether it came to its end.
+async fn read(answer: Response) -> (u64, bool) {
+    let mut pieces = answer.bytes_stream();
+    let (mut text, mut tokens) = (Vec::new(), 0);
+    while let Some(Ok(piece)) = pieces.next().await {
+        text.extend_from_slice(&piece);
+        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = text.drain(..=end).collect();
+            let Some(data) = line.trim_ascii().strip_prefix(b"data: ") else { continue };
+            if data == b"[DONE]" {
+                return (tokens, true);
+            }
+            let chunk: Value = serde_json::from_slice(data).unwrap();
+            let content = chunk.pointer("/choices/0/delta/content").and_then(Value::as_str);
+            tokens += u64::from(content.is_some_and(|content| !content.is_empty()));
+        }
+    }
+    (tokens, false)
+}
