@@ -58,7 +58,7 @@ impl Admin {
         let reply = tokio::time::timeout(ANSWER, exchange).await.with_context(|| format!("{shown}: no answer"))??;
         let Some(reply) = reply else {
             let status = self.child.ended()?;
-            bail!("{shown}: the batch ended ({status:?})");
+            bail!("{shown}: the batch ended ({status:?}); see control-admin.log");
         };
         let answer: Answer = serde_json::from_str(&reply).with_context(|| format!("{shown}: unreadable answer"))?;
         if !answer.ok {

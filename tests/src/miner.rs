@@ -69,12 +69,7 @@ impl Miner {
     ///
     /// # Errors
     /// When it cannot be started or does not answer.
-    pub async fn start(
-        program: &Path,
-        folder: &Path,
-        settings: &Settings,
-        spawner: &Spawner,
-    ) -> anyhow::Result<Self> {
+    pub async fn start(program: &Path, folder: &Path, settings: &Settings, spawner: &Spawner) -> anyhow::Result<Self> {
         let file = folder.join("miner.json");
         private::write(&file, &serde_json::to_vec_pretty(settings)?)?;
         let launch = Launch::new("miner", program).arguments([file.display().to_string()]);

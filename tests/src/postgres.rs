@@ -98,8 +98,13 @@ impl Postgres {
 
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let port = self.port.to_string();
-        let ask = Launch::new("pg_isready", self.cluster.programs.join("pg_isready"))
-            .arguments(["--quiet", "--host", "127.0.0.1", "--port", &port]);
+        let ask = Launch::new("pg_isready", self.cluster.programs.join("pg_isready")).arguments([
+            "--quiet",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port,
+        ]);
         let deadline = tokio::time::Instant::now() + READY;
         while run(&ask, SHORT).await.is_err() {
             if let Some(status) = self.child.ended()? {

@@ -141,15 +141,16 @@ fn users_file(secrets: &Secrets) -> String {
     let readable = PRINCIPAL_PREFIXES.map(|prefix| format!("%R~{prefix}*")).join(" ");
     let (directory, changed) = (Key::directory(), Key::directory_changed());
     let (usage, marks, strikes) = (Key::usage(), Key::usage_marks(), Key::strikes());
+    // The script that publishes a snapshot gets the channel's name among its keys.
     let control = format!(
-        "user control on >{password} resetkeys resetchannels {principals} ~{directory} ~{usage} ~{marks} ~{strikes} \
+        "user control on >{password} resetkeys resetchannels {principals} ~{directory} ~{changed} ~{usage} ~{marks} ~{strikes} \
          ~conn:* &{changed} -@all {connection} +@read +@write +@transaction +@scripting +@stream -@dangerous \
          +publish +info +time",
         password = secrets.redis_control,
     );
     let gateway = format!(
         "user gateway on >{password} resetkeys resetchannels {readable} %R~{directory} %R~{marks} ~{usage} ~{strikes} \
-         ~signature:* ~conn:* &{changed} -@all {connection} +client|tracking +client|caching +get +mget +hget +hmget \
+         ~signature:* ~conn:* &{changed} -@all {connection} +client|tracking +client|caching +get +getrange +mget +hget +hmget \
          +hgetall +exists +set +xadd +xlen +hset +hdel +expire +pexpire +del +subscribe +unsubscribe +info +time \
          +multi +exec +discard",
         password = secrets.redis_gateway,

@@ -151,8 +151,20 @@ impl Chute {
         let key = random_instance_key();
         let (chute, number) = (self.id.to_string(), port.to_string());
         let command = [
-            "instance", "add", "--chute", &chute, "--host", "127.0.0.1", "--port", &number, "--miner-uid", "1",
-            "--hotkey", hotkey.as_str(), "--key", &key,
+            "instance",
+            "add",
+            "--chute",
+            &chute,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &number,
+            "--miner-uid",
+            "1",
+            "--hotkey",
+            hotkey.as_str(),
+            "--key",
+            &key,
         ];
         let id = admin.text(&command, "instance_id").await?.parse().context("reading an instance's id")?;
         Ok(Instance { id, port, key })

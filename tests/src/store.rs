@@ -34,10 +34,7 @@ impl Store {
         private::make_folder(&objects.join(BUCKET))?;
         let files = s3s_fs::FileSystem::new(&objects).ok().context("opening the object store")?;
         let mut builder = S3ServiceBuilder::new(files);
-        builder.set_auth(SimpleAuth::from_single(
-            secrets.store_access_key.clone(),
-            secrets.store_secret_key.clone(),
-        ));
+        builder.set_auth(SimpleAuth::from_single(secrets.store_access_key.clone(), secrets.store_secret_key.clone()));
         let listener = TcpListener::bind(("127.0.0.1", port)).await.context("opening the object store's port")?;
         let mut server = JoinSet::new();
         server.spawn(serve(listener, builder.build()));

@@ -36,7 +36,8 @@ fn tools_find_the_names_they_know() {
     let description: Description = serde_json::from_value(example()).unwrap();
     assert_eq!(serde_json::to_value(&description).unwrap(), example());
     let text = serde_json::to_string(&description).unwrap();
-    let top = "domain ca https_port http_port urls gateways api_key user chute keys postgres_url redis s3 internal pids";
+    let top =
+        "domain ca https_port http_port urls gateways api_key user chute keys postgres_url redis s3 internal pids";
     let places: Vec<usize> = top.split(' ').map(|name| text.find(&format!("\"{name}\":")).unwrap()).collect();
     assert!(places.is_sorted(), "the order is part of the file");
 }

@@ -23,7 +23,8 @@ impl Hold {
     pub(super) fn take(folder: &Path) -> anyhow::Result<Self> {
         let mut file = open(folder)?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let holder = read_number(&mut file).map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
+            let holder =
+                read_number(&mut file).map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
             bail!("a stack runs in {} already ({holder}); stop it with: make stop", folder.display());
         }
         file.set_len(0)?;

@@ -71,10 +71,7 @@ impl Answer {
     }
 
     fn whole(text: anyhow::Result<TextStream>) -> Self {
-        text.map_or_else(
-            |error| Self::Error(400, error.to_string()),
-            |text| Self::Json(text.whole(), text.tokens()),
-        )
+        text.map_or_else(|error| Self::Error(400, error.to_string()), |text| Self::Json(text.whole(), text.tokens()))
     }
 }
 
