@@ -1,12 +1,6 @@
-<<<<<<< HEAD
 //! The outside systems, each behind one small type.
 
 pub mod board;
 pub mod bus;
-=======
-//! One small type for each system outside.
-
-pub mod bus;
 pub mod store;
 pub mod usage_stream;
->>>>>>> main

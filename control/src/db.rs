@@ -21,12 +21,9 @@ pub mod instances;
 pub mod invocations;
 pub mod log_writers;
 pub mod outbox;
-<<<<<<< HEAD
-pub mod principals;
-=======
 pub mod pace;
 pub mod partitions;
->>>>>>> main
+pub mod principals;
 pub mod publications;
 pub mod quota_usage;
 pub mod quotas;

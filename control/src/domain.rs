@@ -8,11 +8,8 @@ pub mod fingerprint;
 pub mod host;
 pub mod literal;
 pub mod money;
-<<<<<<< HEAD
-pub mod posting;
-=======
 pub mod pace;
->>>>>>> main
+pub mod posting;
 pub mod quota;
 pub mod settlement;
 

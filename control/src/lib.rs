@@ -1,9 +1,6 @@
 //! Everything that decides and remembers: the only program with Postgres, one executable with a role per subcommand.
 
-<<<<<<< HEAD
 pub mod admin;
-=======
->>>>>>> main
 pub mod clients;
 pub mod clock;
 pub mod config;

@@ -8,26 +8,19 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
-<<<<<<< HEAD
 use control::admin::Admin;
 use control::clients::board::Board;
 use control::clients::bus;
-=======
-use control::clients::bus;
 use control::clients::store::Store;
 use control::clients::usage_stream::UsageStream;
->>>>>>> main
 use control::config::{self, Config, Role};
 use control::lifecycle::Lifecycle;
 use control::metrics::Metrics;
 use control::state::State;
-<<<<<<< HEAD
-use control::task::publish_directory::{Keys, PublishDirectory};
-use control::task::publish_principals::PublishPrincipals;
-=======
 use control::task::export_hour::ExportHours;
 use control::task::ingest_usage::IngestUsage;
->>>>>>> main
+use control::task::publish_directory::{Keys, PublishDirectory};
+use control::task::publish_principals::PublishPrincipals;
 use control::task::{self, Task};
 use control::{db, http, telemetry};
 use protocol::sealing::DirectoryKey;
@@ -78,7 +71,6 @@ async fn worker(settings: config::Worker) -> anyhow::Result<()> {
     let state = state(&settings.database, &settings.time)?;
     let mut lifecycle = Lifecycle::new();
     serve_internal(&mut lifecycle, &settings.internal, &state).await?;
-<<<<<<< HEAD
     let board = Board::new(bus::connect(settings.redis.redis_url.reveal())?);
     let keys = Keys::new(
         DirectoryKey::from_hex(settings.database_key.database_key.reveal()).context("reading the database key")?,
@@ -90,14 +82,24 @@ async fn worker(settings: config::Worker) -> anyhow::Result<()> {
     lifecycle.spawn(PublishDirectory::NAME, task::drive(directory, state.clone(), lifecycle.stopping()));
     let principals = PublishPrincipals::new(db.clone(), board, Arc::clone(metrics));
     lifecycle.spawn(PublishPrincipals::NAME, task::drive(principals, state.clone(), lifecycle.stopping()));
-=======
-    let usage = UsageStream::new(bus::connect(settings.redis.redis_url.reveal())?);
-    let ingest_usage = IngestUsage::new(state.db.clone(), usage, Arc::clone(&state.metrics));
-    lifecycle.spawn(IngestUsage::NAME, task::drive(ingest_usage, state.clone(), lifecycle.stopping()));
-    let export_hours = ExportHours::new(state.db.clone(), store(&settings.store), Arc::clone(&state.metrics));
-    lifecycle.spawn(ExportHours::NAME, task::drive(export_hours, state.clone(), lifecycle.stopping()));
->>>>>>> main
+    keep_record(&mut lifecycle, &settings.redis, &settings.store, &state)?;
     lifecycle.run(GRACE).await
+}
+
+/// Does the duties of the record: what gateways report goes into Postgres, and from there into the hourly files.
+fn keep_record(
+    lifecycle: &mut Lifecycle,
+    redis: &config::Redis,
+    objects: &config::Store,
+    state: &State,
+) -> anyhow::Result<()> {
+    // A connection of its own: reading the stream blocks it.
+    let usage = UsageStream::new(bus::connect(redis.redis_url.reveal())?);
+    let ingest = IngestUsage::new(state.db.clone(), usage, Arc::clone(&state.metrics));
+    lifecycle.spawn(IngestUsage::NAME, task::drive(ingest, state.clone(), lifecycle.stopping()));
+    let export = ExportHours::new(state.db.clone(), store(objects), Arc::clone(&state.metrics));
+    lifecycle.spawn(ExportHours::NAME, task::drive(export, state.clone(), lifecycle.stopping()));
+    Ok(())
 }
 
 /// Serves the public routes.
@@ -106,7 +108,10 @@ async fn api(settings: config::Api) -> anyhow::Result<()> {
     let mut lifecycle = Lifecycle::new();
     serve_internal(&mut lifecycle, &settings.internal, &state).await?;
     let listener = http::listen(settings.listen).await?;
-    lifecycle.spawn("public listener", http::serve(listener, http::public(state, store(&settings.store)), lifecycle.stopping()));
+    lifecycle.spawn(
+        "public listener",
+        http::serve(listener, http::public(state, store(&settings.store)), lifecycle.stopping()),
+    );
     lifecycle.run(GRACE).await
 }
 

@@ -1,8 +1,8 @@
 //! Every metric of the program.
 
 use prometheus::{
-    Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder, histogram_opts, opts,
-    register_int_counter_with_registry, register_int_gauge_with_registry,
+    Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder, histogram_opts,
+    opts, register_int_counter_with_registry, register_int_gauge_with_registry,
 };
 
 /// The metrics of one control process.

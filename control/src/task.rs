@@ -13,13 +13,10 @@ use tracing::{info, warn};
 use crate::db::duty::DutyLock;
 use crate::state::State;
 
-<<<<<<< HEAD
-pub mod publish_directory;
-pub mod publish_principals;
-=======
 pub mod export_hour;
 pub mod ingest_usage;
->>>>>>> main
+pub mod publish_directory;
+pub mod publish_principals;
 
 /// How often a replica that is not on duty tries to take it over.
 const TAKE_OVER_EVERY: Duration = Duration::from_millis(500);
@@ -60,10 +57,16 @@ pub async fn drive<T: Task>(task: T, state: State, stopping: CancellationToken) 
     Ok(())
 }
 
-/// Takes the duty if nobody has it and does it until it is lost or the program stops.
+/// Waits until nobody has the duty, takes it, and does it until it is lost or the program stops.
 async fn attend<T: Task>(task: &T, state: &State, stopping: &CancellationToken) -> anyhow::Result<()> {
-    let taken = timeout(CHECK_TIMEOUT, DutyLock::try_take(&state.db, T::NAME)).await.context("asking for the lock")?;
-    let Some(mut lock) = taken.context("taking the lock")? else { return Ok(()) };
+    let lock = timeout(CHECK_TIMEOUT, DutyLock::connect(&state.db, T::NAME)).await;
+    let mut lock = lock.context("connecting")?.context("connecting")?;
+    while !timeout(CHECK_TIMEOUT, lock.try_take(T::NAME)).await.context("taking the lock")?.context("taking the lock")? {
+        tokio::select! {
+            () = stopping.cancelled() => return Ok(()),
+            () = sleep(TAKE_OVER_EVERY) => {}
+        }
+    }
     state.metrics.duty_held.with_label_values(&[T::NAME]).set(1);
     info!(task = T::NAME, "on duty");
     let nudge = Notify::new();

@@ -16,6 +16,7 @@ mod reader;
 mod sample;
 mod segment;
 mod service;
+mod shipped;
 mod shipper;
 mod slots;
 mod stream;

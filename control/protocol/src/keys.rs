@@ -56,10 +56,10 @@ impl Key {
     }
 
     /// A mark of the publisher that is filling Redis; gone when Redis was emptied meanwhile: string with a time to live.
-    /// Written and read by `publish_principals`. Not under `principals:`, which gateways track.
+    /// Written and read by `publish_principals`.
     #[must_use]
-    pub fn filling() -> Self {
-        Self("filling".into())
+    pub fn principals_filling() -> Self {
+        Self("principals:filling".into())
     }
 
     /// A hotkey signature that was consumed: string with a time to live. Written and read by the program that answers.
@@ -126,7 +126,7 @@ mod tests {
             (Key::hotkey(&hotkey), "hotkey:5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"),
             (Key::funds(UserId(id)), "funds:6ba7b812-9dad-11d1-80b4-00c04fd430c8"),
             (Key::principals_complete(), "principals:complete"),
-            (Key::filling(), "filling"),
+            (Key::principals_filling(), "principals:filling"),
             (Key::usage(), "usage"),
             (Key::usage_marks(), "usage:marks"),
             (Key::strikes(), "strikes"),

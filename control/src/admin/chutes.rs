@@ -1,5 +1,7 @@
 //! Commands about deployed applications.
 
+use std::path::{Path, PathBuf};
+
 use clap::{ArgAction, Args, Subcommand};
 use protocol::directory::TokenPrice;
 use protocol::ids::ChuteId;
@@ -7,6 +9,7 @@ use protocol::slug::Slug;
 use rand::Rng;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
+use tokio::io::AsyncReadExt;
 
 use super::find::{self, Limit};
 use super::{Admin, Answer, Failure};
@@ -36,9 +39,9 @@ pub(super) enum Command {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct Create {
-    /// File with the description as JSON.
+    /// File with the description as JSON, `-` for standard input.
     #[arg(long)]
-    file: Option<std::path::PathBuf>,
+    file: Option<PathBuf>,
     /// The description as JSON.
     #[arg(long)]
     spec: Option<String>,
@@ -201,10 +204,10 @@ impl Admin {
 }
 
 /// Reads a description from a file.
-async fn read_description(path: &std::path::Path) -> Result<String, Failure> {
-    use tokio::io::AsyncReadExt;
+async fn read_description(path: &Path) -> Result<String, Failure> {
     let failed = |error: std::io::Error| Failure::refused(format!("cannot read {}: {error}", path.display()));
     let mut text = String::new();
+    let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
     let file = tokio::fs::File::open(path).await.map_err(failed)?;
     file.take(LONGEST_DESCRIPTION).read_to_string(&mut text).await.map_err(failed)?;
     Ok(text)

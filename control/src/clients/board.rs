@@ -98,7 +98,7 @@ impl Board {
     pub async fn begin_filling(&self, mark: &str) -> anyhow::Result<()> {
         let mut pipeline = redis::pipe();
         pipeline.atomic().del(Key::principals_complete().as_str()).ignore();
-        pipeline.set_ex(Key::filling().as_str(), mark, FILLING_SECONDS).ignore();
+        pipeline.set_ex(Key::principals_filling().as_str(), mark, FILLING_SECONDS).ignore();
         pipeline.exec_async(&mut self.connection.clone()).await.context("beginning to fill the board")
     }
 
@@ -110,7 +110,7 @@ impl Board {
         let [(_, version), (_, entry)] = complete.to_fields();
         let script = Script::new(FINISH_SCRIPT);
         let mut call = script.key(Key::principals_complete().as_str());
-        call.key(Key::filling().as_str()).arg(version).arg(entry).arg(mark);
+        call.key(Key::principals_filling().as_str()).arg(version).arg(entry).arg(mark);
         call.invoke_async(&mut self.connection.clone()).await.context("finishing to fill the board")
     }
 

@@ -114,9 +114,7 @@ impl UsageStream {
         read.arg("GROUP").arg(USAGE_GROUP).arg(CONSUMER).arg("COUNT").arg(COUNT);
         match wanted {
             Wanted::Pending => read.arg("STREAMS").arg(Key::usage().as_str()).arg("0"),
-            Wanted::New => {
-                read.arg("BLOCK").arg(BLOCK.as_millis()).arg("STREAMS").arg(Key::usage().as_str()).arg(">")
-            }
+            Wanted::New => read.arg("BLOCK").arg(BLOCK.as_millis()).arg("STREAMS").arg(Key::usage().as_str()).arg(">"),
         };
         read.query_async(&mut self.redis).await
     }

@@ -3,26 +3,33 @@
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use sqlx::{PgExecutor, PgPool};
 
-/// A held duty: an advisory lock on a connection of its own, which also hears the nudges.
+/// The lock of a duty: an advisory lock on a connection of its own, which also hears the nudges.
 pub struct DutyLock {
     connection: PgListener,
 }
 
 impl DutyLock {
-    /// Takes the lock of a duty; `None` when another replica has it.
+    /// Opens the connection and hears nudges from now on; the lock is not held yet.
     ///
     /// # Errors
     /// When Postgres is away.
-    pub async fn try_take(db: &PgPool, duty: &str) -> sqlx::Result<Option<Self>> {
+    pub async fn connect(db: &PgPool, duty: &str) -> sqlx::Result<Self> {
         let options = db.connect_options().as_ref().clone();
         let dedicated = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
         let mut connection = PgListener::connect_with(&dedicated).await?;
         connection.eager_reconnect(false);
         connection.listen(duty).await?;
-        let taken = sqlx::query_scalar!(r#"select pg_try_advisory_lock(hashtextextended($1, 0)) as "taken!""#, duty)
-            .fetch_one(&mut connection)
-            .await?;
-        Ok(taken.then_some(Self { connection }))
+        Ok(Self { connection })
+    }
+
+    /// Takes the lock; `false` while another replica has it.
+    ///
+    /// # Errors
+    /// When Postgres is away.
+    pub async fn try_take(&mut self, duty: &str) -> sqlx::Result<bool> {
+        sqlx::query_scalar!(r#"select pg_try_advisory_lock(hashtextextended($1, 0)) as "taken!""#, duty)
+            .fetch_one(&mut self.connection)
+            .await
     }
 
     /// Waits for a nudge.

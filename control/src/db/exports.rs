@@ -114,11 +114,7 @@ pub async fn insert(
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn find_sha256(
-    db: impl PgExecutor<'_>,
-    hour: ExportHour,
-    kind: ExportKind,
-) -> sqlx::Result<Option<String>> {
+pub async fn find_sha256(db: impl PgExecutor<'_>, hour: ExportHour, kind: ExportKind) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar!("select sha256 from exports where hour = $1 and kind = $2", hour.end(), kind.name())
         .fetch_optional(db)
         .await

@@ -5,8 +5,8 @@ use futures::stream::{BoxStream, StreamExt as _};
 use protocol::ids::{CallId, ChuteId, ImageId, InstanceId, InvocationId, UserId};
 use protocol::signing::Hotkey;
 use protocol::usage::{Outcome, Record};
-use sqlx::types::Json;
 use sqlx::PgExecutor;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::domain::export::Invocation;

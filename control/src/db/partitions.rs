@@ -17,7 +17,12 @@ const AHEAD: u64 = 4;
 /// When Postgres is away.
 pub async fn ensure(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<()> {
     let this_week = now.date_naive().week(Weekday::Mon).first_day();
-    for monday in this_week.checked_sub_days(Days::new(7)).into_iter().flat_map(|first| first.iter_weeks()).take(AHEAD as usize + 2) {
+    for monday in this_week
+        .checked_sub_days(Days::new(7))
+        .into_iter()
+        .flat_map(|first| first.iter_weeks())
+        .take(AHEAD as usize + 2)
+    {
         if !exists(db, &name(monday)).await? {
             create(db, monday).await?;
         }

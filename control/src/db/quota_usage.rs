@@ -12,10 +12,7 @@ use uuid::Uuid;
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn add(
-    db: impl PgExecutor<'_>,
-    calls: &BTreeMap<(UserId, NaiveDate, Bucket), i64>,
-) -> sqlx::Result<()> {
+pub async fn add(db: impl PgExecutor<'_>, calls: &BTreeMap<(UserId, NaiveDate, Bucket), i64>) -> sqlx::Result<()> {
     let users: Vec<Uuid> = calls.keys().map(|(user, ..)| user.0).collect();
     let days: Vec<NaiveDate> = calls.keys().map(|(_, day, _)| *day).collect();
     let buckets: Vec<String> = calls.keys().map(|(.., bucket)| bucket.to_string()).collect();

@@ -29,7 +29,8 @@ pub const INVOCATION_COLUMNS: [&str; 16] = [
 ];
 
 /// Columns of the hourly file of reports.
-pub const REPORT_COLUMNS: [&str; 6] = ["invocation_id", "user_id", "timestamp", "confirmed_at", "confirmed_by", "reason"];
+pub const REPORT_COLUMNS: [&str; 6] =
+    ["invocation_id", "user_id", "timestamp", "confirmed_at", "confirmed_by", "reason"];
 
 /// Columns of the hourly file of jobs.
 pub const JOB_COLUMNS: [&str; 16] = [

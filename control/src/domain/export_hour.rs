@@ -143,7 +143,9 @@ mod tests {
 
     #[test]
     fn c19_dates_that_do_not_exist_name_no_hour() {
-        for (year, month, day, hour) in [(2026, 2, 30, 1), (2026, 13, 1, 1), (2026, 0, 1, 1), (2026, 1, 1, 24), (2025, 2, 29, 0)] {
+        for (year, month, day, hour) in
+            [(2026, 2, 30, 1), (2026, 13, 1, 1), (2026, 0, 1, 1), (2026, 1, 1, 24), (2025, 2, 29, 0)]
+        {
             assert_eq!(ExportHour::named(year, month, day, hour), None);
         }
     }

@@ -67,15 +67,28 @@ fn number_text(number: &Number) -> String {
 
 /// Fixed notation from 1e-4 up to below 1e16, else an exponent with a sign and at least two digits.
 fn python_repr(value: f64) -> String {
-    let scientific = format!("{value:e}");
-    let (mantissa, exponent) = scientific.split_once('e').expect("the notation has an exponent");
-    let exponent: i32 = exponent.parse().expect("the exponent is a number");
-    if !(-4..16).contains(&exponent) {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs());
+    let (digits, exponent) = scientific(&format!("{value:e}"));
+    let places = digits.bytes().filter(u8::is_ascii_digit).count() - 1;
+    if (-4..16).contains(&exponent) {
+        let shift = exponent.unsigned_abs() as usize;
+        let decimals = if exponent < 0 { places + shift } else { places.saturating_sub(shift) };
+        let fixed = nearest(value, format!("{value:.decimals$}"), || format!("{value}"));
+        return if fixed.contains('.') { fixed } else { fixed + ".0" };
     }
-    let fixed = format!("{value}");
-    if fixed.contains('.') { fixed } else { fixed + ".0" }
+    let (mantissa, exponent) = scientific(&nearest(value, format!("{value:.places$e}"), || format!("{value:e}")));
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
+}
+
+/// Of two equally short texts Python takes the nearer one, and of two equally near the one with the even digit. That
+/// is what rounding to as many digits gives, if it reads back as the same number.
+fn nearest(value: f64, rounded: String, shortest: impl FnOnce() -> String) -> String {
+    if rounded.parse() == Ok(value) { rounded } else { shortest() }
+}
+
+fn scientific(text: &str) -> (String, i32) {
+    let (mantissa, exponent) = text.split_once('e').expect("the notation has an exponent");
+    (mantissa.to_owned(), exponent.parse().expect("the exponent is a number"))
 }
 
 fn write_text(out: &mut String, text: &str) {

@@ -67,13 +67,13 @@ pub async fn show(
 ///
 /// # Errors
 /// When the question makes no sense or Postgres is away.
-pub async fn recent(
-    State(exports): State<Exports>,
-    Query(query): Query<RecentQuery>,
-) -> Result<Response, ApiError> {
+pub async fn recent(State(exports): State<Exports>, Query(query): Query<RecentQuery>) -> Result<Response, ApiError> {
     let limit = match query.limit {
         None => LINES.0,
-        Some(text) => text.parse::<u64>().map_err(|_| ApiError::BadRequest("Invalid limit".into()))?.clamp(1, u64::from(LINES.1)) as u16,
+        Some(text) => {
+            text.parse::<u64>().map_err(|_| ApiError::BadRequest("Invalid limit".into()))?.clamp(1, u64::from(LINES.1))
+                as u16
+        }
     };
     let since = exports.state.clock.now() - RECENT;
     let rows = match query.hotkey.as_deref().map(Hotkey::parse) {

@@ -67,7 +67,10 @@ impl IngestUsage {
         self.metrics.ledger.contradicted.inc_by(stored.contradicted);
         self.metrics.ledger.rejected.inc_by(stored.rejected);
         if stored.contradicted > 0 {
-            error!(count = stored.contradicted, "attempts were recorded twice with different content, the first stands");
+            error!(
+                count = stored.contradicted,
+                "attempts were recorded twice with different content, the first stands"
+            );
         }
         if stored.rejected > 0 {
             warn!(count = stored.rejected, "put unreadable usage entries aside");
@@ -191,12 +194,18 @@ async fn store_attempts(
             record: record.clone(),
         });
     }
-    let inserted: HashSet<_> = db::invocations::insert(&mut *db, &rows).await.context("inserting")?.into_iter().collect();
+    let inserted: HashSet<_> =
+        db::invocations::insert(&mut *db, &rows).await.context("inserting")?.into_iter().collect();
     ensure!(inserted.len() == rows.len(), "attempts appeared under the lock of their chute");
     db::pace::update(db, &paces).await.context("writing averages")?;
     count(db, &rows).await.context("counting")?;
     let inserted = rows.len() as u64;
-    Ok(Stored { inserted, contradicted, repeated: batch.finals.len() as u64 - inserted - contradicted, ..Stored::default() })
+    Ok(Stored {
+        inserted,
+        contradicted,
+        repeated: batch.finals.len() as u64 - inserted - contradicted,
+        ..Stored::default()
+    })
 }
 
 /// Adds new attempts to what is counted and has the funds of their users published.

@@ -69,8 +69,10 @@ async fn two_workers_racing_for_an_hour_write_one_file() {
     ledger.send(&[beat(writer, at("04:00:00"), 40, true)]);
     ledger.ingest(at("04:00:01")).await;
     tokio::join!(ledger.export(at("04:00:02")), ledger.export(at("04:00:02")), ledger.export(at("04:00:02")));
-    let recorded: Vec<(String, String, i64)> =
-        sqlx::query_as("select kind, sha256, rows from exports order by kind").fetch_all(&ledger.database.pool).await.unwrap();
+    let recorded: Vec<(String, String, i64)> = sqlx::query_as("select kind, sha256, rows from exports order by kind")
+        .fetch_all(&ledger.database.pool)
+        .await
+        .unwrap();
     assert_eq!(recorded.len(), 3);
     let file = ledger.file(FOUR);
     assert_eq!(recorded[0], ("invocations".into(), hex::encode(Sha256::digest(&file)), 40));
@@ -94,7 +96,10 @@ async fn c19_a_file_written_again_after_a_crash_has_the_same_bytes() {
     assert_eq!(ledger.count("select count(*) from exports").await, 3);
     let starts: Vec<&str> = written.lines().skip(1).filter_map(|line| line.split(',').nth(1)).collect();
     assert_eq!(starts.len(), 3);
-    assert!(starts[0].ends_with('5') && starts[1].ends_with('1') && starts[2].ends_with('9'), "by start, then identifier");
+    assert!(
+        starts[0].ends_with('5') && starts[1].ends_with('1') && starts[2].ends_with('9'),
+        "by start, then identifier"
+    );
 }
 
 #[tokio::test]

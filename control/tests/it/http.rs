@@ -1,5 +1,6 @@
 //! The public and the internal listener over real sockets.
 
+use control::clients::store::Store;
 use control::config::Secret;
 use control::db;
 use control::http;
@@ -31,7 +32,9 @@ impl Served {
     }
 
     async fn public(state: &State) -> Self {
-        Self::new(http::public(state.clone())).await
+        // No route of these tests asks the store.
+        let store = Store::new("http://127.0.0.1:9", "none", "auto", "none", "none");
+        Self::new(http::public(state.clone(), store)).await
     }
 
     async fn internal(state: &State) -> Self {

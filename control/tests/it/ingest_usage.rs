@@ -134,10 +134,11 @@ async fn c1_a_call_whose_client_hung_up_has_an_end_is_paid_and_uses_quota() {
     let failed = Record { outcome: Outcome::Failed, error: Some("CLOSED".into()), ..attempt(3, at("03:10:00")) };
     ledger.send(&[entry(writer, 1, got_some), entry(writer, 2, got_nothing), entry(writer, 3, failed)]);
     ledger.ingest(at("03:11:00")).await;
-    let reasons: Vec<Option<String>> = sqlx::query_scalar("select error_message from invocations order by invocation_id")
-        .fetch_all(&ledger.database.pool)
-        .await
-        .unwrap();
+    let reasons: Vec<Option<String>> =
+        sqlx::query_scalar("select error_message from invocations order by invocation_id")
+            .fetch_all(&ledger.database.pool)
+            .await
+            .unwrap();
     assert_eq!(reasons, [None, Some("ABORTED".into()), Some("CLOSED".into())]);
     assert_eq!(ledger.quota().await.into_values().collect::<Vec<_>>(), [1]);
     assert_eq!(ledger.count("select (metrics->>'ot')::bigint from invocations where error_message is null").await, 5);

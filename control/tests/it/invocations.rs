@@ -47,7 +47,11 @@ async fn exported() -> Ledger {
 #[tokio::test]
 async fn an_hourly_file_is_served_as_it_was_written() {
     let ledger = exported().await;
-    for path in ["/invocations/exports/2026/01/02/04.csv", "/invocations/exports/2026/1/2/4.csv", "//invocations/exports/2026/01/02/04.csv"] {
+    for path in [
+        "/invocations/exports/2026/01/02/04.csv",
+        "/invocations/exports/2026/1/2/4.csv",
+        "//invocations/exports/2026/01/02/04.csv",
+    ] {
         let answer = get(&ledger, path).await;
         assert_eq!((answer.status, answer.content_type.as_str()), (StatusCode::OK, "text/csv"));
         assert_eq!(answer.disposition, "attachment; filename=\"2026-01-02-04.csv\"");
@@ -64,7 +68,15 @@ async fn an_hourly_file_is_served_as_it_was_written() {
 #[tokio::test]
 async fn c19_dates_that_do_not_exist_and_hours_without_a_file_are_not_found() {
     let ledger = exported().await;
-    for path in ["2026/02/30/04", "2026/13/01/04", "2026/01/02/24", "2026/01/02/05", "2024/12/13/23", "2999/01/01/00", "x/01/02/04"] {
+    for path in [
+        "2026/02/30/04",
+        "2026/13/01/04",
+        "2026/01/02/24",
+        "2026/01/02/05",
+        "2024/12/13/23",
+        "2999/01/01/00",
+        "x/01/02/04",
+    ] {
         let answer = get(&ledger, &format!("/invocations/exports/{path}.csv")).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
         assert!(answer.text.starts_with("{\"detail\":\"Invocations export not found year="), "{}", answer.text);
@@ -97,9 +109,12 @@ async fn paid_attempts_of_the_last_day_are_listed_newest_first() {
     assert_eq!(answer.disposition, "attachment; filename=\"recent.csv\"");
     let lines: Vec<&str> = answer.text.split("\r\n").collect();
     assert!(lines[0].starts_with("invocation_id,chute_id,"));
-    let numbers: Vec<&str> = lines[1..].iter().filter_map(|line| line.split(',').next()?.chars().last().map(|_| &line[35..36])).collect();
+    let numbers: Vec<&str> =
+        lines[1..].iter().filter_map(|line| line.split(',').next()?.chars().last().map(|_| &line[35..36])).collect();
     assert_eq!(numbers, ["2", "1"]);
-    let counted = async |query: &str| get(&ledger, &format!("/invocations/exports/recent?{query}")).await.text.lines().count() - 1;
+    let counted = async |query: &str| {
+        get(&ledger, &format!("/invocations/exports/recent?{query}")).await.text.lines().count() - 1
+    };
     assert_eq!(counted("limit=1").await, 1);
     assert_eq!(counted("limit=99999").await, 2);
     assert_eq!(counted("hotkey=5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY").await, 2);

@@ -1,24 +1,18 @@
-//! Control against a real PostgreSQL and a real Redis.
+//! Control against a real PostgreSQL, a real Redis and a real S3 endpoint.
 
-<<<<<<< HEAD
 mod admin;
 mod admin_chutes;
 mod duties;
-mod http;
-=======
 mod export_hour;
+mod http;
 mod ingest_usage;
 mod invocations;
 mod ledger;
 mod object_store;
->>>>>>> main
 mod postgres;
 mod processes;
 mod publish_directory;
 mod publish_principals;
 mod queries;
 mod redis_server;
-<<<<<<< HEAD
 mod world;
-=======
->>>>>>> main

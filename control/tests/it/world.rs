@@ -36,7 +36,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a test works with.
 pub(crate) struct World {
-    pub(crate) database: Database,
     pub(crate) admin: Admin,
     pub(crate) state: State,
     publishers: JoinSet<anyhow::Result<()>>,
@@ -50,7 +49,7 @@ impl World {
             State { db: database.pool.clone(), clock: Clock::default(), metrics: Arc::new(Metrics::new().unwrap()) };
         let key = DirectoryKey::from_hex(DATABASE_KEY).unwrap();
         let admin = Admin::new(state.db.clone(), state.clock, key, SessionSigner::from_seed(SESSION_SEED));
-        Self { database, admin, state, publishers: JoinSet::new() }
+        Self { admin, state, publishers: JoinSet::new() }
     }
 
     /// Sends lines to the batch interface and reads the answers.

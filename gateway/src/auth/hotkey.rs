@@ -34,7 +34,8 @@ impl Auth {
         Ok(Caller { user, via: Via::Hotkey(authenticated.into_hotkey()) })
     }
 
-    /// Spends a signature, for all gateways at once.
+    /// Spends a signature, for all gateways at once. Redis is the only memory of it: one that loses its data would
+    /// let a captured signature pass once more until its nonce is too old.
     async fn consume(&self, digest: &SignatureDigest) -> Result<(), Refusal> {
         let mut connection = self.principals.connection()?;
         let mut set = redis::cmd("SET");

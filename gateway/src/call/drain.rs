@@ -13,7 +13,7 @@ const LARGEST: usize = 64 << 20;
 ///
 /// A client of HTTP/1.1 sends its whole body before it reads the answer, and a connection that is closed with unread
 /// bytes is reset, which can destroy the answer on its way.
-pub async fn drain(client: &mut impl Downstream) {
+pub(super) async fn drain(client: &mut impl Downstream) {
     if client.is_read() {
         return;
     }

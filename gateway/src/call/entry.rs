@@ -14,7 +14,7 @@ use crate::limit::{Permit, QuotaHold};
 use crate::refusal::Refusal;
 
 /// A caller's way in to a chute; he counts as inside for as long as it lives.
-pub struct Entry {
+pub(super) struct Entry {
     /// The chute and its instances.
     pub route: Arc<ChuteRoute>,
     /// His place within the daily allowance; none for free accounts.
@@ -24,7 +24,7 @@ pub struct Entry {
 
 impl Entry {
     /// One of the chute's instances.
-    pub fn target(&self, instance: InstanceId) -> Option<Arc<Target>> {
+    pub(super) fn target(&self, instance: InstanceId) -> Option<Arc<Target>> {
         self.route.instances.iter().find(|target| target.instance.id == instance).cloned()
     }
 }
@@ -57,6 +57,6 @@ impl<I: Instances> Calls<I> {
 }
 
 /// Whether everybody may know that this label names a chute.
-pub fn is_public(routes: &Routes, slug: &Slug) -> bool {
+pub(super) fn is_public(routes: &Routes, slug: &Slug) -> bool {
     routes.by_slug(slug.as_str()).is_some_and(|route| route.chute.public)
 }

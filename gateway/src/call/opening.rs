@@ -20,7 +20,7 @@ const LARGEST_ERROR: usize = 64 << 10;
 const LONGEST_ERROR: Duration = Duration::from_secs(5);
 
 /// An answer that goes to the client.
-pub enum Opening<A> {
+pub(super) enum Opening<A> {
     /// A stream and what of it is there.
     Stream {
         /// The stream.
@@ -38,7 +38,7 @@ pub enum Opening<A> {
 }
 
 /// An attempt that came to nothing, and the instance's own words if it had any.
-pub struct Unopened {
+pub(super) struct Unopened {
     /// What went wrong.
     pub failure: Failure,
     /// What the instance said.
@@ -46,7 +46,7 @@ pub struct Unopened {
 }
 
 /// An error in an instance's own words.
-pub struct Said {
+pub(super) struct Said {
     /// What it says the body is.
     pub content_type: String,
     /// The body.
@@ -57,7 +57,7 @@ pub struct Said {
 ///
 /// # Errors
 /// When there is no answer that the client should get.
-pub async fn open<I: Instances>(
+pub(super) async fn open<I: Instances>(
     instances: &I,
     target: &Target,
     request: Outgoing,

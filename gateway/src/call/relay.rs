@@ -15,7 +15,7 @@ use crate::usage::meter::Meter;
 const JOINED: usize = 16 << 10;
 
 /// An instance's stream, opened and counted as it comes.
-pub struct Relay<A> {
+pub(super) struct Relay<A> {
     answer: A,
     lines: Lines,
     meter: Meter,
@@ -29,7 +29,7 @@ pub struct Relay<A> {
 
 /// How a relayed stream ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(super) enum Ended {
     /// The client has all of it.
     Whole,
     /// The client went away.
@@ -40,22 +40,22 @@ pub enum Ended {
 
 impl<A: Answer> Relay<A> {
     /// A stream whose answer has begun; times count from `started`.
-    pub fn new(answer: A, lines: Lines, meter: Meter, started: Instant) -> Self {
+    pub(super) fn new(answer: A, lines: Lines, meter: Meter, started: Instant) -> Self {
         Self { answer, lines, meter, started, ended: false, between_events: true, failed: None }
     }
 
     /// What was counted so far.
-    pub fn meter(&self) -> &Meter {
+    pub(super) fn meter(&self) -> &Meter {
         &self.meter
     }
 
     /// Whether the instance has said its last.
-    pub fn is_ended(&self) -> bool {
+    pub(super) fn is_ended(&self) -> bool {
         self.ended
     }
 
     /// Whether what the client has ends where an event does.
-    pub fn is_between_events(&self) -> bool {
+    pub(super) fn is_between_events(&self) -> bool {
         self.between_events
     }
 
@@ -63,7 +63,7 @@ impl<A: Answer> Relay<A> {
     ///
     /// # Errors
     /// When the stream breaks off or cannot be read.
-    pub async fn next(&mut self) -> Result<Bytes, Failure> {
+    pub(super) async fn next(&mut self) -> Result<Bytes, Failure> {
         if let Some(failure) = self.failed.take() {
             return Err(failure);
         }
@@ -102,7 +102,7 @@ impl<A: Answer> Relay<A> {
     }
 
     /// Sends `first` and all that follows; `note` hears of each piece before the client does.
-    pub async fn run(
+    pub(super) async fn run(
         &mut self,
         client: &mut impl Downstream,
         first: Bytes,
@@ -149,7 +149,7 @@ impl<A: Answer> Relay<A> {
     }
 
     /// Gives the connection of a stream that ended well back for the next call.
-    pub async fn keep(self) {
+    pub(super) async fn keep(self) {
         self.answer.keep().await;
     }
 }

@@ -14,7 +14,7 @@ use crate::usage::meter::Meter;
 use crate::usage::{ABORTED, Flight, LogUnwritable, UsageLog};
 
 /// An attempt that was admitted and has no end yet.
-pub struct Running {
+pub(super) struct Running {
     flight: Flight,
     quota: Option<QuotaHold>,
     counters: Counters,
@@ -31,7 +31,7 @@ impl Running {
     ///
     /// # Errors
     /// When it cannot be recorded: then it must not be sent.
-    pub fn begin(
+    pub(super) fn begin(
         log: &UsageLog,
         admission: Admission,
         quota: &mut Option<QuotaHold>,
@@ -53,12 +53,12 @@ impl Running {
     }
 
     /// When it began, by the clock that only goes forward.
-    pub fn started(&self) -> Instant {
+    pub(super) fn started(&self) -> Instant {
         self.started
     }
 
     /// The client is about to get a piece: the slot has to know before.
-    pub fn delivers(&mut self, meter: &Meter) {
+    pub(super) fn delivers(&mut self, meter: &Meter) {
         let counted = meter.counters();
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.counters = Counters {
@@ -73,7 +73,7 @@ impl Running {
     }
 
     /// Writes the record; gives the allowance back if the attempt used none of it.
-    pub fn finish(self, outcome: Outcome, error: Option<&str>) -> Option<QuotaHold> {
+    pub(super) fn finish(self, outcome: Outcome, error: Option<&str>) -> Option<QuotaHold> {
         self.metrics.count_attempt(outcome);
         let now = self.clock.now();
         let delivered = self.counters.delivered;

@@ -18,6 +18,9 @@ use super::reader::Stored;
 use super::segment::{self, Segment};
 use super::slots;
 
+#[cfg(test)]
+mod tests;
+
 /// A dead writer's log, ended and locked.
 #[derive(Debug)]
 pub(crate) struct Adopted {

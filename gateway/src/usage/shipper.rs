@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use protocol::record::marks::confirms;
-use protocol::record::shipment::Shipment;
-use protocol::usage::{Beat, Entry};
+use protocol::usage::Entry;
 use redis::RedisResult;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -15,10 +13,9 @@ use tracing::{error, info, warn};
 
 use super::Shared;
 use super::adopt::Adopted;
-use super::book::Position;
-use super::folder::{Folder, Lock};
 use super::reader::{Batch, Stored};
 use super::segment;
+use super::shipped::{Cursor, Farewell, Shipped};
 use super::stream::Stream;
 
 /// Entries in the stream above which nothing is added: what is not read stays on disk.
@@ -49,33 +46,6 @@ pub(crate) struct Shipper {
     marks_at: Instant,
     beat_at: Instant,
     sweep_at: Instant,
-}
-
-/// One log and how far it is shipped.
-struct Shipped {
-    stored: Stored,
-    shipment: Shipment,
-    cursor: Option<Cursor>,
-    farewell: Farewell,
-    /// The right to a dead writer's folder; none for the log of this process.
-    adopted: Option<(Folder, Lock)>,
-}
-
-/// Where on disk a sequence begins to be looked for.
-#[derive(Clone, Copy)]
-struct Cursor {
-    next: u64,
-    position: Position,
-}
-
-/// Whether Redis was told that a writer will write no more.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Farewell {
-    Unsaid,
-    /// Said while records were on the way: said again, in case it is lost with them.
-    Said,
-    /// Said after all records were in Postgres.
-    Heard,
 }
 
 impl Shipper {
@@ -271,43 +241,6 @@ impl Shipper {
         let wait = BACKOFF.0.saturating_mul(1 << self.failures.min(10)).min(BACKOFF.1);
         self.failures += 1;
         self.retry_at = Instant::now() + wait.mul_f64(rand::random_range(0.5..1.0));
-    }
-}
-
-impl Shipped {
-    fn new(stored: Stored, adopted: Option<(Folder, Lock)>) -> Self {
-        // What is deleted was confirmed.
-        let shipment = Shipment::confirmed_up_to(stored.book().first() - 1);
-        Self { stored, shipment, cursor: None, farewell: Farewell::Unsaid, adopted }
-    }
-
-    /// Where the next sequence to send is; none if there is nothing to send.
-    fn locate(&mut self, now: Duration) -> Option<Cursor> {
-        let book = self.stored.book();
-        if self.shipment.next() < book.first() {
-            let writer = self.stored.writer;
-            error!(writer.id = %writer, next = self.shipment.next(), first = book.first(), "records wanted again are deleted");
-            self.shipment.sent(book.first() - 1, now);
-        }
-        let next = self.shipment.next();
-        if next > book.last() {
-            return None;
-        }
-        let known = self.cursor.filter(|cursor| cursor.next == next);
-        known.or_else(|| book.holding(next).map(|position| Cursor { next, position }))
-    }
-
-    /// Whether it is time to say that the writer will write no more: once all is sent, then each second until heard.
-    fn says_farewell(&self, last: u64, due: bool) -> bool {
-        match self.farewell {
-            Farewell::Unsaid => self.shipment.next() > last,
-            Farewell::Said => due,
-            Farewell::Heard => false,
-        }
-    }
-
-    fn farewell_after(&self, beat: &Beat) -> Farewell {
-        if confirms(self.shipment.mark(), beat) { Farewell::Heard } else { Farewell::Said }
     }
 }
 

@@ -9,61 +9,61 @@ use crate::platform::{DOMAIN, Platform};
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Its status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Its head, lower case.
-    pub head: String,
+    pub(crate) head: String,
     /// Its body, without chunked framing.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// Whether a chunked body ended as it should.
-    pub complete: bool,
+    pub(crate) complete: bool,
 }
 
 impl Answer {
     /// The body as text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
     /// The body as JSON.
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
     /// A field of the head.
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 }
 
 /// A connection over plain HTTP/1.1.
-pub struct Raw {
+pub(crate) struct Raw {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Raw {
     /// Connects to the gateway.
-    pub async fn connect(platform: &Platform) -> Self {
+    pub(crate) async fn connect(platform: &Platform) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", platform.http)).await.unwrap();
         Self { stream, buffer: Vec::new() }
     }
 
     /// Sends these bytes.
-    pub async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
 
     /// Reads until the bytes read so far contain this text.
-    pub async fn read_until(&mut self, text: &str) {
+    pub(crate) async fn read_until(&mut self, text: &str) {
         while !self.buffer.windows(text.len()).any(|window| window == text.as_bytes()) {
             assert_ne!(self.read_some().await, 0, "closed before {text:?}: {}", String::from_utf8_lossy(&self.buffer));
         }
     }
 
     /// Reads one whole answer.
-    pub async fn answer(&mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> Answer {
         while position(&self.buffer, b"\r\n\r\n").is_none() {
             assert_ne!(self.read_some().await, 0, "closed before an answer");
         }
@@ -88,7 +88,7 @@ impl Raw {
     }
 
     /// Whether the gateway closes the connection now.
-    pub async fn closes(&mut self) -> bool {
+    pub(crate) async fn closes(&mut self) -> bool {
         self.buffer.is_empty() && tokio::time::timeout(Duration::from_secs(5), self.read_some()).await.unwrap() == 0
     }
 
@@ -125,7 +125,7 @@ fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 /// The bytes of a request with the platform's key.
-pub fn request(platform: &Platform, method: &str, label: &str, path: &str, body: &str) -> Vec<u8> {
+pub(crate) fn request(platform: &Platform, method: &str, label: &str, path: &str, body: &str) -> Vec<u8> {
     format!(
         "{method} {path} HTTP/1.1\r\nHost: {label}.{DOMAIN}\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
         platform.key,
@@ -135,18 +135,18 @@ pub fn request(platform: &Platform, method: &str, label: &str, path: &str, body:
 }
 
 /// Sends a request on a connection of its own and reads the answer.
-pub async fn ask(platform: &Platform, method: &str, label: &str, path: &str, body: &str) -> Answer {
+pub(crate) async fn ask(platform: &Platform, method: &str, label: &str, path: &str, body: &str) -> Answer {
     let mut raw = Raw::connect(platform).await;
     raw.send(&request(platform, method, label, path, body)).await;
     raw.answer().await
 }
 
 /// A chat request.
-pub fn chat(stream: bool) -> String {
+pub(crate) fn chat(stream: bool) -> String {
     format!(r#"{{"model":"org/model","messages":[{{"role":"user","content":"hello there"}}],"stream":{stream}}}"#)
 }
 
 /// One content chunk as an engine sends it, a line and an empty one.
-pub fn content(text: &str) -> String {
+pub(crate) fn content(text: &str) -> String {
     format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
 }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 /// What the instance does with one request.
 #[derive(Clone)]
-pub enum Act {
+pub(crate) enum Act {
     /// A stream of these pieces, and its end.
     Stream(Vec<String>),
     /// A stream of these pieces, after which the connection breaks.
@@ -36,15 +36,15 @@ pub enum Act {
 }
 
 /// A scripted instance.
-pub struct Scripted {
+pub(crate) struct Scripted {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Its key.
-    pub key: InstanceKey,
+    pub(crate) key: InstanceKey,
     /// What it was asked, opened.
-    pub requests: Arc<Mutex<Vec<OpenedRequest>>>,
+    pub(crate) requests: Arc<Mutex<Vec<OpenedRequest>>>,
     /// Connections that the other side closed while an answer was still going.
-    pub abandoned: watch::Receiver<usize>,
+    pub(crate) abandoned: watch::Receiver<usize>,
     script: Arc<Mutex<VecDeque<Act>>>,
 }
 
@@ -57,7 +57,7 @@ struct Server {
 
 impl Scripted {
     /// Starts one that does these things one after the other, the last one again and again.
-    pub async fn start(script: impl IntoIterator<Item = Act>) -> Self {
+    pub(crate) async fn start(script: impl IntoIterator<Item = Act>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (key, requests) = (InstanceKey::generate(), Arc::new(Mutex::new(Vec::new())));
@@ -78,12 +78,12 @@ impl Scripted {
     }
 
     /// How many requests came.
-    pub fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.requests.lock().unwrap().len()
     }
 
     /// Changes what it does from now on.
-    pub fn now(&self, act: Act) {
+    pub(crate) fn now(&self, act: Act) {
         *self.script.lock().unwrap() = VecDeque::from([act]);
     }
 }

@@ -1,14 +1,17 @@
 //! Integration tests of the gateway's parts against a real Redis and real files.
-#![expect(clippy::unwrap_used, reason = "these are tests, their helpers too")]
-
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
 mod auth;
+mod call;
+mod client;
 mod control_stand_in;
 mod directory;
+mod edge;
 mod freezing_proxy;
+mod instance;
 mod limit;
+mod platform;
 mod principals;
 mod redis_server;
-mod who;
 mod usage;
+mod who;

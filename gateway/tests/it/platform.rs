@@ -16,16 +16,16 @@ use protocol::sealing::DirectoryKey;
 use protocol::signing::Keypair;
 use protocol::slug::Slug;
 use protocol::usage::{Entry, Record};
-use redis::AsyncCommands;
+use redis::Commands;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use crate::instance::Scripted;
-use crate::redis::{Redis, free_port};
+use crate::redis_server::RedisServer;
 
 /// The domain of the gateway under test.
-pub const DOMAIN: &str = "chutes.localhost";
+pub(crate) const DOMAIN: &str = "chutes.localhost";
 
 const DIRECTORY_KEY: &str = "11";
 const CALL_SEED: &str = "22";
@@ -33,56 +33,58 @@ const SESSION_KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021
 
 /// What a test may want otherwise.
 #[derive(Default)]
-pub struct Wishes {
+pub(crate) struct Wishes {
     /// Further settings of the gateway.
-    pub settings: Vec<String>,
+    pub(crate) settings: Vec<String>,
     /// Changes of the user.
-    pub user: Option<fn(&mut UserEntry)>,
+    pub(crate) user: Option<fn(&mut UserEntry)>,
     /// Changes of the directory.
-    pub directory: Option<fn(&mut Directory)>,
+    pub(crate) directory: Option<fn(&mut Directory)>,
     /// What the user's key may do.
-    pub scopes: Option<Scopes>,
+    pub(crate) scopes: Option<Scopes>,
     /// Where the API is.
-    pub api: Option<std::net::SocketAddr>,
+    pub(crate) api: Option<std::net::SocketAddr>,
 }
 
 /// A running gateway.
-pub struct Platform {
+pub(crate) struct Platform {
     /// Its Redis.
-    pub redis: Redis,
+    pub(crate) redis: RedisServer,
     /// Port of plain HTTP.
-    pub http: u16,
+    pub(crate) http: u16,
     /// Port of TLS.
-    pub https: u16,
+    pub(crate) https: u16,
     /// Port of the internal listener.
-    pub internal: u16,
+    pub(crate) internal: u16,
     /// A key of the user, revealed.
-    pub key: String,
+    pub(crate) key: String,
     /// The LLM chute, at `llm-chute`.
-    pub llm: ChuteId,
+    pub(crate) llm: ChuteId,
     /// The chute of its own kind, at `own-chute`.
-    pub own: ChuteId,
+    pub(crate) own: ChuteId,
     /// Certificate of the authority, PEM.
-    pub authority: String,
+    pub(crate) authority: String,
     process: Child,
     folder: TempDir,
 }
 
 impl Platform {
     /// Starts a gateway whose chutes run on these instances, and waits until it serves.
-    pub async fn start(instances: &[&Scripted], wishes: Wishes) -> Self {
-        let (redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
+    pub(crate) async fn start(instances: &[&Scripted], wishes: Wishes) -> Self {
+        // Another test of this process may have installed it before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (redis, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
         let user = UserId::random();
         let key = ApiKey::generate(user);
         let scopes = wishes.scopes.unwrap_or(Scopes::Admin);
-        publish_principals(&redis, user, &key, scopes, wishes.user).await;
+        publish_principals(&redis, user, &key, scopes, wishes.user);
         let (llm, own) = (ChuteId::random(), ChuteId::random());
         let mut directory = directory(user, llm, own, instances);
         if let Some(change) = wishes.directory {
             change(&mut directory);
         }
         let snapshot = directory.to_snapshot(1, Utc::now(), false);
-        redis.connect().await.set::<_, _, ()>(Key::directory().as_str(), snapshot).await.unwrap();
+        redis.connection().set::<_, _, ()>(Key::directory().as_str(), snapshot).unwrap();
         let authority = certificates(&folder.path().join("certificates"));
         let [http, https, internal] = [free_port(), free_port(), free_port()];
         let api = wishes.api.unwrap_or_else(|| ([127, 0, 0, 1], 9).into());
@@ -107,11 +109,11 @@ impl Platform {
     }
 
     /// The records that reached Redis, once there are so many.
-    pub async fn records(&self, wanted: usize) -> Vec<Record> {
-        let mut redis = self.redis.connect().await;
+    pub(crate) async fn records(&self, wanted: usize) -> Vec<Record> {
+        let mut redis = self.redis.connection();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         loop {
-            let stream: redis::streams::StreamRangeReply = redis.xrange_all(Key::usage().as_str()).await.unwrap();
+            let stream: redis::streams::StreamRangeReply = redis.xrange_all(Key::usage().as_str()).unwrap();
             let records: Vec<Record> = stream.ids.iter().filter_map(record).collect();
             if records.len() >= wanted {
                 return records;
@@ -122,14 +124,14 @@ impl Platform {
     }
 
     /// Asks the gateway to stop.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let pid = i32::try_from(self.process.id()).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::TERM)
             .unwrap();
     }
 
     /// Waits until the gateway has ended, and says whether it ended well.
-    pub async fn ended(&mut self) -> bool {
+    pub(crate) async fn ended(&mut self) -> bool {
         loop {
             if let Some(status) = self.process.try_wait().unwrap() {
                 return status.success();
@@ -139,7 +141,7 @@ impl Platform {
     }
 
     /// The folder of the gateway's certificates.
-    pub fn certificates(&self) -> PathBuf {
+    pub(crate) fn certificates(&self) -> PathBuf {
         self.folder.path().join("certificates")
     }
 
@@ -166,15 +168,15 @@ impl Drop for Platform {
 }
 
 fn record(entry: &redis::streams::StreamId) -> Option<Record> {
-    let fields = entry.map.iter().map(|(name, value)| (name.clone(), redis::from_redis_value_ref(value).unwrap()));
+    let fields = entry.map.iter().map(|(name, value)| (name.clone(), redis::from_redis_value(value.clone()).unwrap()));
     match Entry::from_fields(&fields.collect()).unwrap() {
         Entry::Final { record, .. } => Some(*record),
         Entry::Beat { .. } => None,
     }
 }
 
-async fn publish_principals(
-    redis: &Redis,
+fn publish_principals(
+    redis: &RedisServer,
     user: UserId,
     key: &ApiKey,
     scopes: Scopes,
@@ -195,15 +197,15 @@ async fn publish_principals(
     }
     let held = KeyEntry { id: key.id(), hash: key.hash(), user, scopes, revoked: false };
     let funds = FundsEntry { balance: 0, day: Utc::now().date_naive(), used: BTreeMap::new(), marks: BTreeMap::new() };
-    put(redis, &Key::user(user), entry).await;
-    put(redis, &Key::api_key(key.id()), held).await;
-    put(redis, &Key::funds(user), funds).await;
-    put(redis, &Key::principals_complete(), Complete { users: 1, keys: 1, forced: false }).await;
+    put(redis, &Key::user(user), entry);
+    put(redis, &Key::api_key(key.id()), held);
+    put(redis, &Key::funds(user), funds);
+    put(redis, &Key::principals_complete(), Complete { users: 1, keys: 1, forced: false });
 }
 
-async fn put<T: Serialize + DeserializeOwned>(redis: &Redis, key: &Key, entry: T) {
+fn put<T: Serialize + DeserializeOwned>(redis: &RedisServer, key: &Key, entry: T) {
     let fields = Versioned { version: 1, entry }.to_fields();
-    redis.connect().await.hset_multiple::<_, _, _, ()>(key.as_str(), &fields).await.unwrap();
+    redis.connection().hset_multiple::<_, _, _, ()>(key.as_str(), &fields).unwrap();
 }
 
 fn cord(function: &str, path: &str, method: &str, stream: bool, passthrough: bool) -> Cord {
@@ -282,4 +284,9 @@ fn certificates(folder: &std::path::Path) -> String {
     std::fs::write(folder.join(format!("_.{DOMAIN}.crt")), signed.cert.pem()).unwrap();
     std::fs::write(folder.join(format!("_.{DOMAIN}.key")), signed.signing_key.serialize_pem()).unwrap();
     signed.cert.pem()
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

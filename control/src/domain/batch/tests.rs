@@ -44,7 +44,10 @@ fn what_nobody_can_read_is_kept_with_its_text_and_its_place() {
         raw("2-0", &[("w", good.as_bytes()), ("s", b"9223372036854775808"), ("r", b"{}")]),
         raw("3-0", &[("w", b"nobody"), ("s", b"5"), ("r", b"{}")]),
         raw("4-0", &[("w", &[0xff]), ("\0", b"x")]),
-        raw("5-0", &[("w", good.as_bytes()), ("b", b"{\"clock\":1,\"sequence\":18446744073709551615,\"closed\":false}")]),
+        raw(
+            "5-0",
+            &[("w", good.as_bytes()), ("b", b"{\"clock\":1,\"sequence\":18446744073709551615,\"closed\":false}")],
+        ),
         raw("6-0", &[("r", b"{}")]),
     ];
     let batch = Batch::read(&entries);

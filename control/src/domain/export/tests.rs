@@ -102,8 +102,11 @@ fn a_report_has_empty_fields_until_it_is_confirmed() {
     sheet.push_report(&open).unwrap();
     let confirmed = Report { confirmed_at: Some(at(60.0)), confirmed_by: Some(UserId(Uuid::from_u128(4))), ..open };
     sheet.push_report(&confirmed).unwrap();
-    let (call, user, by) =
-        ("00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000007", "00000000-0000-0000-0000-000000000004");
+    let (call, user, by) = (
+        "00000000-0000-0000-0000-000000000001",
+        "00000000-0000-0000-0000-000000000007",
+        "00000000-0000-0000-0000-000000000004",
+    );
     let expected = format!(
         "invocation_id,user_id,timestamp,confirmed_at,confirmed_by,reason\r\n\
         {call},{user},2026-01-02 03:00:01.500000,,,\"wrong, \"\"very\"\"\"\r\n\

@@ -29,6 +29,7 @@ fn floats_are_printed_as_python_prints_them() {
         (123_456.789, "123456.789"),
         (1e15, "1000000000000000.0"),
         (9_999_999_999_999_998.0, "9999999999999998.0"),
+        (1_947_788_824_618_972.25, "1947788824618972.2"),
         (1e16, "1e+16"),
         (-1.25e17, "-1.25e+17"),
         (1e22, "1e+22"),
@@ -66,6 +67,7 @@ fn text_is_quoted_and_escaped_as_python_does() {
 #[test]
 fn python_reads_each_literal_back_as_the_value_it_was_made_from() {
     let values = sample(2_000, || any_value().boxed());
+    let quarters = sample(20_000, || (1u64 << 52..1 << 53).prop_map(|n| n as f64 / 8.0).boxed());
     let lines: String = values.iter().map(|value| format!("{}\t{value}\n", literal(value))).collect();
     let program = "
 import ast, json, sys
@@ -81,10 +83,13 @@ print('agreed')
 #[test]
 fn python_prints_each_float_with_the_same_text() {
     let values = sample(20_000, || any::<f64>().prop_filter("finite", |value| value.is_finite()).boxed());
-    let scaled = sample(20_000, || (1u64..10_000_000_000, -12i32..12).prop_map(|(n, e)| n as f64 * 10f64.powi(e)).boxed());
+    let scaled =
+        sample(20_000, || (1u64..10_000_000_000, -12i32..12).prop_map(|(n, e)| n as f64 * 10f64.powi(e)).boxed());
+    let quarters = sample(20_000, || (1u64 << 52..1 << 53).prop_map(|n| n as f64 / 8.0).boxed());
     let lines: String = values
         .iter()
         .chain(&scaled)
+        .chain(&quarters)
         .map(|value| format!("{} {}\n", value.to_bits(), float(*value).unwrap()))
         .collect();
     let program = "

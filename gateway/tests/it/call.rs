@@ -1,0 +1,249 @@
+//! Calls through the real executable, from a client's socket to an instance's.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use protocol::usage::Outcome;
+use tokio::sync::{Mutex, mpsc};
+
+use crate::client::{Raw, ask, chat, content, request};
+use crate::instance::{Act, Scripted};
+use crate::platform::{Platform, Wishes};
+
+const CHAT: &str = "/v1/chat/completions";
+const DONE: &str = "data: [DONE]\n\n";
+
+fn answer() -> Vec<String> {
+    vec![content("one"), content("two"), DONE.into()]
+}
+
+fn usage(prompt: u64, completion: u64) -> String {
+    format!(
+        "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion}}}}}\n\n"
+    )
+}
+
+/// An instance whose pieces the test sends.
+async fn fed() -> (Scripted, mpsc::Sender<String>) {
+    let (sender, receiver) = mpsc::channel(16);
+    (Scripted::start([Act::Fed(Arc::new(Mutex::new(receiver)))]).await, sender)
+}
+
+#[tokio::test]
+async fn a_stream_is_relayed_as_it_is_and_recorded() {
+    let scripted = Scripted::start([Act::Stream(answer())]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(true)).await;
+    assert_eq!((got.status, got.complete), (200, true));
+    assert_eq!(got.text(), answer().concat());
+    assert_eq!(got.field("content-type"), Some("text/event-stream"));
+    assert_eq!(got.field("cache-control"), Some("no-cache"));
+    assert_eq!(got.field("x-miner"), None);
+    assert_eq!(got.field("x-ratelimit-limit"), Some("600"));
+    let record = platform.records(1).await.remove(0);
+    assert_eq!(got.field("x-chutes-invocationid"), Some(record.admission.call.to_string().as_str()));
+    assert_eq!((record.outcome, record.delivered, record.error), (Outcome::Finished, true, None));
+    assert_eq!((record.facts.tokens, record.facts.ot, record.admission.function.as_str()), (2, 2, "chat_stream"));
+    assert_eq!(record.admission.multiplier, 1.5);
+    assert!(record.facts.ttft.is_some());
+}
+
+#[tokio::test]
+async fn a_usage_chunk_is_asked_for_counted_and_hidden() {
+    let pieces = vec![content("one"), usage(3, 5), DONE.into()];
+    let scripted = Scripted::start([Act::Stream(pieces)]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    let got = ask(&platform, "POST", "llm", CHAT, &chat(true)).await;
+    assert_eq!(got.text(), content("one") + DONE);
+    let sent = scripted.requests.lock().unwrap()[0].clone();
+    let sent: serde_json::Value = serde_json::from_slice(&sent.body).unwrap();
+    assert_eq!(sent["stream_options"]["include_usage"], true);
+    let record = platform.records(1).await.remove(0);
+    assert_eq!((record.facts.it, record.facts.ot), (3, 5));
+}
+
+#[tokio::test]
+async fn an_answer_in_one_piece_is_opened_and_recorded() {
+    let json = r#"{"choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
+    let scripted = Scripted::start([Act::Json(json.into())]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    let got = ask(&platform, "POST", "llm", CHAT, &chat(false)).await;
+    assert_eq!((got.status, got.text().as_str()), (200, json));
+    assert_eq!(got.field("content-type"), Some("application/json"));
+    let record = platform.records(1).await.remove(0);
+    assert_eq!((record.outcome, record.facts.it, record.facts.ot), (Outcome::Finished, 3, 2));
+}
+
+#[tokio::test]
+async fn c13_a_typed_answer_keeps_its_status_and_type() {
+    let scripted = Scripted::start([Act::Typed(418, "image/jpeg", vec![0xff, 0xd8, 0x00])]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    let got = ask(&platform, "POST", "own-chute", "/run", r#"{"a":1}"#).await;
+    assert_eq!((got.status, got.body.as_slice()), (418, &[0xff, 0xd8, 0x00][..]));
+    assert_eq!(got.field("content-type"), Some("image/jpeg"));
+}
+
+#[tokio::test]
+async fn c2_a_stream_that_dies_ends_with_an_error_event_and_no_second_answer() {
+    let dying = Scripted::start([Act::Die(vec![content("one")])]).await;
+    let platform = Platform::start(&[&dying, &dying], Wishes::default()).await;
+    let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(true)).await;
+    let text = got.text();
+    let rest = text.strip_prefix(&content("one")).unwrap();
+    let event: serde_json::Value = serde_json::from_str(rest.strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(event["error"]["type"], "server_error");
+    assert!(got.complete);
+    assert_eq!(dying.asked(), 1);
+    let record = platform.records(1).await.remove(0);
+    assert_eq!((record.outcome, record.error.as_deref()), (Outcome::Failed, Some("CONNECTION_CLOSED")));
+    assert_eq!((record.delivered, record.facts.tokens), (true, 1));
+}
+
+#[tokio::test]
+async fn c1_a_client_that_leaves_closes_the_instance_and_is_recorded_with_what_it_got() {
+    let (instance, pieces) = fed().await;
+    let platform = Platform::start(&[&instance], Wishes::default()).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(true))).await;
+    pieces.send(content("one")).await.unwrap();
+    pieces.send(content("two")).await.unwrap();
+    raw.read_until("two").await;
+    let left = Instant::now();
+    drop(raw);
+    instance.abandoned.clone().wait_for(|abandoned| *abandoned == 1).await.unwrap();
+    assert!(left.elapsed() < Duration::from_secs(2), "closed after {:?}", left.elapsed());
+    let record = platform.records(1).await.remove(0);
+    assert_eq!((record.outcome, record.delivered, record.error), (Outcome::Aborted, true, None));
+    assert_eq!(record.facts.tokens, 2);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_first_piece_closes_the_instance_too() {
+    let (instance, _pieces) = fed().await;
+    let platform = Platform::start(&[&instance], Wishes::default()).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(true))).await;
+    while instance.asked() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(raw);
+    instance.abandoned.clone().wait_for(|abandoned| *abandoned == 1).await.unwrap();
+    let record = platform.records(1).await.remove(0);
+    assert_eq!((record.outcome, record.delivered, record.error.as_deref()), (Outcome::Aborted, false, Some("ABORTED")));
+}
+
+#[tokio::test]
+async fn a_failed_attempt_goes_on_to_another_instance() {
+    for (act, reason) in [
+        (Act::Close, "CONNECTION_CLOSED"),
+        (Act::Garbage, "GARBLED_ANSWER"),
+        (Act::Stream(vec![]), "EMPTY_STREAM"),
+        (Act::Error(429, r#"{"detail":"full"}"#), "RATE_LIMIT"),
+        (Act::Error(500, "oh"), "SERVER_ERROR"),
+        (Act::Error(401, "{}"), "UNAUTHORIZED"),
+        (Act::Error(426, "{}"), "KEY_EXCHANGE_REQUIRED"),
+        (Act::Error(451, "{}"), "DECRYPTION_FAILED"),
+        (Act::Error(404, r#"{"detail":"Bad path: x"}"#), "BAD_PATH"),
+    ] {
+        // The first call of either instance fails, each later one works.
+        let (first, second) = (Scripted::start([act.clone()]).await, Scripted::start([act]).await);
+        let platform = Platform::start(&[&first, &second], Wishes::default()).await;
+        let body = chat(true);
+        let failing = ask(&platform, "POST", "llm-chute", CHAT, &body);
+        let got = {
+            let mending = async {
+                while first.asked() + second.asked() == 0 {
+                    tokio::task::yield_now().await;
+                }
+                let healthy = if first.asked() == 0 { &first } else { &second };
+                healthy.now(Act::Stream(answer()));
+            };
+            tokio::join!(failing, mending).0
+        };
+        assert_eq!((got.status, got.text()), (200, answer().concat()), "{reason}");
+        let records = platform.records(2).await;
+        assert_eq!(records[0].error.as_deref(), Some(reason));
+        assert_eq!((records[1].outcome, records[1].error.as_deref()), (Outcome::Finished, None));
+        assert_eq!(records[0].admission.call, records[1].admission.call);
+        assert_ne!(records[0].admission.instance, records[1].admission.instance);
+    }
+}
+
+#[tokio::test]
+async fn other_client_errors_of_an_instance_are_relayed_in_its_own_words() {
+    let body = r#"{"object":"error","message":"too long"}"#;
+    let first = Scripted::start([Act::Error(422, body)]).await;
+    let platform = Platform::start(&[&first, &first], Wishes::default()).await;
+    let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(false)).await;
+    assert_eq!((got.status, got.text().as_str(), first.asked()), (422, body, 1));
+    let record = platform.records(1).await.remove(0);
+    assert_eq!((record.error.as_deref(), record.delivered), (Some("BAD_REQUEST"), false));
+}
+
+#[tokio::test]
+async fn failures_on_every_side_end_in_one_honest_status() {
+    for (act, status, code) in [
+        (Act::Stream(vec![]), 502, "empty_answer"),
+        (Act::Error(429, "{}"), 429, "at_capacity"),
+        (Act::Error(503, "{}"), 502, "exhausted"),
+        (Act::Garbage, 502, "bad_answer"),
+    ] {
+        let [first, second] = [Scripted::start([act.clone()]).await, Scripted::start([act]).await];
+        let platform = Platform::start(&[&first, &second], Wishes::default()).await;
+        let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(true)).await;
+        assert_eq!((got.status, got.json()["error"]["code"].as_str()), (status, Some(code)));
+        assert!(got.field("x-chutes-invocationid").is_some());
+        assert_eq!(first.asked() + second.asked(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_stays_silent_is_given_up_in_time() {
+    let scripted = Scripted::start([Act::Stall(vec![])]).await;
+    let wishes = Wishes { settings: vec!["--first-chunk=0.2".into()], ..Wishes::default() };
+    let platform = Platform::start(&[&scripted], wishes).await;
+    let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(true)).await;
+    assert_eq!((got.status, got.json()["error"]["code"].as_str()), (504, Some("upstream_timeout")));
+    scripted.abandoned.clone().wait_for(|abandoned| *abandoned == 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_instance_closed_counts_as_no_attempt() {
+    let scripted = Scripted::start([Act::Json("{}".into()), Act::Close, Act::Json("{}".into())]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    for _ in 0..2 {
+        let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(false)).await;
+        assert_eq!(got.status, 200);
+    }
+    assert_eq!(scripted.asked(), 3);
+    assert_eq!(platform.records(2).await.len(), 2);
+}
+
+#[tokio::test]
+async fn without_instances_the_call_is_refused_with_a_time_to_come_back() {
+    let platform = Platform::start(&[], Wishes::default()).await;
+    let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(true)).await;
+    assert_eq!((got.status, got.field("retry-after")), (503, Some("10")));
+    assert_eq!(got.json()["detail"], format!("No instances available (yet) for chute_id='{}'", platform.llm));
+}
+
+#[tokio::test]
+async fn a_stopping_gateway_finishes_its_streams_and_ships_their_records() {
+    let (instance, pieces) = fed().await;
+    let mut platform = Platform::start(&[&instance], Wishes::default()).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(true))).await;
+    pieces.send(content("one")).await.unwrap();
+    raw.read_until("one").await;
+    platform.terminate();
+    while tokio::net::TcpStream::connect(("127.0.0.1", platform.http)).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    pieces.send(content("two")).await.unwrap();
+    pieces.send(DONE.into()).await.unwrap();
+    drop(pieces);
+    raw.read_until("[DONE]").await;
+    assert!(platform.ended().await);
+    let record = platform.records(1).await.remove(0);
+    assert_eq!((record.outcome, record.facts.tokens), (Outcome::Finished, 2));
+}

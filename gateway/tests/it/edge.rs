@@ -1,0 +1,266 @@
+//! What the edge answers before any instance is asked, through the real executable.
+
+use protocol::credential::Scopes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::client::{Raw, ask, chat, request};
+use crate::instance::{Act, Scripted};
+use crate::platform::{DOMAIN, Platform, Wishes};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// Sends these bytes on a connection of its own; status and `error.code` of the answer.
+async fn told(platform: &Platform, bytes: &[u8]) -> (u16, String) {
+    let mut raw = Raw::connect(platform).await;
+    raw.send(bytes).await;
+    let got = raw.answer().await;
+    let code = got.json()["error"]["code"].as_str().unwrap_or_default().to_owned();
+    (got.status, code)
+}
+
+#[tokio::test]
+async fn an_unknown_label_is_not_found_like_a_private_chute() {
+    let wishes = Wishes {
+        directory: Some(|directory| {
+            directory.chutes[1].public = false;
+            directory.chutes[1].owner = protocol::ids::UserId::random();
+        }),
+        ..Wishes::default()
+    };
+    let platform = Platform::start(&[], wishes).await;
+    for label in ["nobody", "own-chute"] {
+        let got = ask(&platform, "POST", label, "/run", "{}").await;
+        assert_eq!((got.status, got.json()["detail"].as_str()), (404, Some("No matching chute found!")));
+        assert!(got.field("x-chutes-invocationid").is_some());
+        let anonymous = format!("POST /run HTTP/1.1\r\nHost: {label}.{DOMAIN}\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(told(&platform, anonymous.as_bytes()).await, (404, "unknown_chute".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_public_chute_asks_strangers_who_they_are() {
+    let platform = Platform::start(&[], Wishes::default()).await;
+    for label in ["llm-chute", "llm", "embed", "image"] {
+        let anonymous = format!("POST {CHAT} HTTP/1.1\r\nHost: {label}.{DOMAIN}\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(told(&platform, anonymous.as_bytes()).await, (401, "unauthenticated".into()));
+    }
+}
+
+#[tokio::test]
+async fn the_model_list_needs_no_credential_and_only_reads() {
+    let platform = Platform::start(&[], Wishes::default()).await;
+    let mut raw = Raw::connect(&platform).await;
+    let head = |method: &str| format!("{method} //v1//models HTTP/1.1\r\nHost: llm.{DOMAIN}\r\n\r\n");
+    raw.send(head("GET").as_bytes()).await;
+    let listed = raw.answer().await.json();
+    assert_eq!((listed["object"].as_str(), listed["data"][0]["id"].as_str()), (Some("list"), Some("org/model")));
+    assert_eq!(told(&platform, head("DELETE").as_bytes()).await, (405, "method_not_allowed".into()));
+}
+
+#[tokio::test]
+async fn s5_api_paths_on_a_call_host_are_cord_paths() {
+    let platform = Platform::start(&[], Wishes::default()).await;
+    for path in ["/api_keys/", "/users/me", "/_metrics"] {
+        let got = ask(&platform, "POST", "llm-chute", path, &chat(false)).await;
+        assert_eq!((got.status, got.json()["error"]["code"].as_str()), (404, Some("unknown_cord")));
+    }
+}
+
+#[tokio::test]
+async fn duplicate_slashes_mean_one() {
+    let scripted = Scripted::start([Act::Json("1".into())]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    let got = ask(&platform, "POST", "own-chute", "//run", "{}").await;
+    assert_eq!((got.status, got.text().as_str()), (200, "1"));
+    assert_eq!(scripted.requests.lock().unwrap()[0].path, "/run");
+}
+
+#[tokio::test]
+async fn a_key_without_the_scope_is_told_so() {
+    let wishes = Wishes { scopes: Some(Scopes::Listed(vec![])), ..Wishes::default() };
+    let platform = Platform::start(&[], wishes).await;
+    let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(true)).await;
+    assert_eq!((got.status, got.json()["error"]["type"].as_str()), (403, Some("permission_error")));
+}
+
+#[tokio::test]
+async fn limits_say_whose_they_are_and_when_to_come_back() {
+    let wishes = Wishes { user: Some(|user| user.rate_per_minute = Some(1)), ..Wishes::default() };
+    let scripted = Scripted::start([Act::Json("1".into())]).await;
+    let platform = Platform::start(&[&scripted], wishes).await;
+    let first = ask(&platform, "POST", "own-chute", "/run", "{}").await;
+    assert_eq!((first.status, first.field("x-ratelimit-remaining")), (200, Some("0")));
+    let second = ask(&platform, "POST", "own-chute", "/run", "{}").await;
+    assert_eq!((second.status, second.json()["error"]["code"].as_str()), (429, Some("rate_limited")));
+    assert_eq!(second.field("x-ratelimit-limit"), Some("1"));
+    assert_eq!(second.field("x-ratelimit-reset"), second.field("retry-after"));
+}
+
+#[tokio::test]
+async fn a_used_up_allowance_without_balance_is_402() {
+    let wishes = Wishes {
+        user: Some(|user| user.quotas.values_mut().for_each(|quota| *quota = 1)),
+        ..Wishes::default()
+    };
+    let scripted = Scripted::start([Act::Json("1".into())]).await;
+    let platform = Platform::start(&[&scripted], wishes).await;
+    assert_eq!(ask(&platform, "POST", "own-chute", "/run", "{}").await.status, 200);
+    let second = ask(&platform, "POST", "own-chute", "/run", "{}").await;
+    assert_eq!((second.status, second.json()["error"]["type"].as_str()), (402, Some("insufficient_quota")));
+    assert!(second.field("retry-after").is_some());
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_read_off_so_that_the_answer_arrives() {
+    let wishes = Wishes { settings: vec!["--max-body=1000".into()], ..Wishes::default() };
+    let platform = Platform::start(&[], wishes).await;
+    let mut raw = Raw::connect(&platform).await;
+    let large = "x".repeat(4 << 20);
+    raw.send(&request(&platform, "POST", "own-chute", "/run", &large)).await;
+    let got = raw.answer().await;
+    assert_eq!((got.status, got.json()["error"]["code"].as_str()), (413, Some("body_too_large")));
+    raw.send(&request(&platform, "POST", "own-chute", "/nowhere", "{}")).await;
+    assert_eq!(raw.answer().await.status, 404);
+}
+
+#[tokio::test]
+async fn a_chunked_body_that_grows_too_large_is_refused() {
+    let wishes = Wishes { settings: vec!["--max-body=1000".into()], ..Wishes::default() };
+    let platform = Platform::start(&[], wishes).await;
+    let head = format!(
+        "POST /run HTTP/1.1\r\nHost: own-chute.{DOMAIN}\r\nAuthorization: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        platform.key
+    );
+    let body = format!("{:x}\r\n{}\r\n0\r\n\r\n", 2000, "x".repeat(2000));
+    assert_eq!(told(&platform, (head + &body).as_bytes()).await, (413, "body_too_large".into()));
+}
+
+#[tokio::test]
+async fn a_body_is_asked_for_only_after_the_checks() {
+    let scripted = Scripted::start([Act::Json("1".into())]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    let head = |key: &str| {
+        format!(
+            "POST /run HTTP/1.1\r\nHost: own-chute.{DOMAIN}\r\nAuthorization: {key}\r\nContent-Length: 2\r\n\
+             Expect: 100-continue\r\n\r\n"
+        )
+    };
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(head(&platform.key).as_bytes()).await;
+    assert_eq!(raw.answer().await.status, 100);
+    raw.send(b"{}").await;
+    assert_eq!(raw.answer().await.status, 200);
+    let mut stranger = Raw::connect(&platform).await;
+    stranger.send(head("nonsense").as_bytes()).await;
+    assert_eq!(stranger.answer().await.status, 401);
+    assert!(stranger.closes().await);
+}
+
+#[tokio::test]
+async fn a_request_that_follows_at_once_is_answered_too() {
+    let scripted = Scripted::start([Act::Json("1".into())]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    let mut raw = Raw::connect(&platform).await;
+    let one = request(&platform, "POST", "own-chute", "/run", r#"{"a":1}"#);
+    raw.send(&[one.clone(), one].concat()).await;
+    for _ in 0..2 {
+        let got = raw.answer().await;
+        assert_eq!((got.status, got.text().as_str()), (200, "1"));
+    }
+}
+
+#[tokio::test]
+async fn heads_that_can_be_read_in_two_ways_are_refused_and_end_the_connection() {
+    let platform = Platform::start(&[], Wishes::default()).await;
+    let host = format!("Host: llm.{DOMAIN}\r\n");
+    for head in [
+        format!("POST /run HTTP/1.1\r\n{host}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        format!("POST /run HTTP/1.1\r\n{host}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
+        format!("POST /run HTTP/1.1\r\n{host}Content-Length: 2, 2\r\n\r\n{{}}"),
+        format!("GET /run HTTP/1.1\n{host}\r\n"),
+        "GET /run HTTP/1.1\r\nHost: a b\r\n\r\n".into(),
+        "GET /run HTTP/1.1\r\n\r\n".into(),
+    ] {
+        let mut raw = Raw::connect(&platform).await;
+        raw.send(head.as_bytes()).await;
+        let got = raw.answer().await;
+        assert_eq!(got.status, 400, "{head:?} got {}", got.text());
+        assert!(raw.closes().await);
+    }
+}
+
+#[tokio::test]
+async fn s11_a_service_hears_of_the_client_from_the_edge_alone() {
+    let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let wishes = Wishes { api: Some(api.local_addr().unwrap()), ..Wishes::default() };
+    let platform = Platform::start(&[], wishes).await;
+    let service = async {
+        let (mut stream, _) = api.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_buf(&mut head).await.unwrap();
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=9\r\n\r\nok";
+        stream.write_all(answer).await.unwrap();
+        String::from_utf8(head).unwrap().to_ascii_lowercase()
+    };
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(b"GET /ping HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Forwarded-For: 9.9.9.9\r\nForwarded: for=9.9.9.9\r\n").await;
+    raw.send(b"X-Real-IP: 9.9.9.9\r\nX-Chutes-Validator: forged\r\nX-Chutes-Hotkey: kept\r\n\r\n").await;
+    let (head, got) = tokio::join!(service, raw.answer());
+    assert_eq!((got.status, got.text().as_str(), got.field("keep-alive")), (200, "ok", None));
+    assert!(!head.contains("9.9.9.9") && !head.contains("forged"), "{head}");
+    assert!(head.contains("x-forwarded-for: 127.0.0.1") && head.contains("x-chutes-hotkey: kept"), "{head}");
+}
+
+#[tokio::test]
+async fn services_that_are_not_there_and_pages_that_are_not_public_say_so() {
+    let platform = Platform::start(&[], Wishes::default()).await;
+    for (host, path, status) in [("registry", "/v2/", 503), ("api", "/ping", 503), ("api", "//_metrics", 404)] {
+        let mut raw = Raw::connect(&platform).await;
+        raw.send(format!("GET {path} HTTP/1.1\r\nHost: {host}.{DOMAIN}\r\n\r\n").as_bytes()).await;
+        let got = raw.answer().await;
+        assert_eq!(got.status, status);
+        assert!(got.json()["detail"].is_string());
+    }
+}
+
+fn browser(platform: &Platform, host: &str, http2: bool) -> reqwest::Client {
+    let root = reqwest::Certificate::from_pem(platform.authority.as_bytes()).unwrap();
+    let address = ([127, 0, 0, 1], platform.https).into();
+    let client = reqwest::Client::builder().add_root_certificate(root).resolve(host, address);
+    if http2 { client.http2_prior_knowledge() } else { client.http1_only() }.build().unwrap()
+}
+
+#[tokio::test]
+async fn streams_pass_tls_over_both_versions_of_http() {
+    let pieces = vec![crate::client::content("one"), "data: [DONE]\n\n".to_owned()];
+    let scripted = Scripted::start([Act::Stream(pieces.clone())]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    let host = format!("llm.{DOMAIN}");
+    for http2 in [false, true] {
+        let got = browser(&platform, &host, http2)
+            .post(format!("https://{host}:{}{CHAT}", platform.https))
+            .bearer_auth(&platform.key)
+            .body(chat(true))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(got.version() == reqwest::Version::HTTP_2, http2);
+        assert_eq!(got.status(), 200);
+        assert_eq!(got.text().await.unwrap(), pieces.concat());
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_the_tls_name_is_misdirected() {
+    let platform = Platform::start(&[], Wishes::default()).await;
+    let host = format!("llm.{DOMAIN}");
+    let client = browser(&platform, &host, false);
+    for (other, status) in [("example.org", 421), ("embed.chutes.localhost", 401)] {
+        let url = format!("https://{host}:{}{CHAT}", platform.https);
+        let got = client.post(url).header("host", other).send().await.unwrap();
+        assert_eq!(got.status(), status, "{other}");
+    }
+}
