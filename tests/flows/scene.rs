@@ -165,7 +165,7 @@ impl Scene {
 
     /// A new public chute of the official user.
     pub(crate) async fn chute(&mut self, specification: Value) -> Made {
-        let image = ["image", "create", "--user", OFFICIAL_USER, "--name", "test", "--tag", "1"];
+        let image = ["image", "create", "--user", OFFICIAL_USER, "--name", "test", "--tag", "1.0"];
         let mut specification = specification;
         specification["image"] = self.admin(&image).await["image_id"].clone();
         specification["user"] = OFFICIAL_USER.into();

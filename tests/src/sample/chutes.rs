@@ -10,7 +10,7 @@ use crate::miner::{self, Engine};
 /// Owner of the sample chutes; the default of control's official users.
 pub const OFFICIAL_USER: &str = "chutes";
 const IMAGE: &str = "sample";
-const TAG: &str = "1";
+const TAG: &str = "1.0";
 
 /// How many instances run of a chute.
 pub(super) fn instances_of(engine: Engine) -> usize {
