@@ -25,10 +25,8 @@ pub fn public(state: State, store: Store) -> Router {
     let invocations = Router::new()
         .route("/invocations/exports/recent", get(invocations::recent))
         .route("/invocations/exports/{year}/{month}/{day}/{file}", get(invocations::show))
-        // Auditors put a slash behind an address that has one.
-        .route("//invocations/exports/{year}/{month}/{day}/{file}", get(invocations::show))
         .with_state(exports);
-    Router::new().route("/ping", get(ping::show)).with_state(state).merge(invocations)
+    Router::new().route("/ping", get(ping::show)).with_state(state).merge(invocations).fallback(error::no_route)
 }
 
 /// What only our own programs and operators may ask.

@@ -1,5 +1,6 @@
 //! Passes requests on to our own services, with nothing in their heads that only the edge may say.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -200,6 +201,18 @@ fn rewrite_request(request: &mut RequestHeader, client: Client) -> pingora::Resu
     request.insert_header(FORWARDED_PROTO, if client.tls { "https" } else { "http" })?;
     if let Some(host) = request.headers.get(HOST).cloned() {
         request.insert_header(FORWARDED_HOST, host)?;
+    }
+    merge_slashes_in(request)
+}
+
+/// Auditors ask for `//invocations/…`: services get each run of slashes as one.
+fn merge_slashes_in(request: &mut RequestHeader) -> pingora::Result<()> {
+    if let Cow::Owned(mut target) = merge_slashes(request.uri.path()) {
+        if let Some(query) = request.uri.query() {
+            target.push('?');
+            target.push_str(query);
+        }
+        request.set_raw_path(target.as_bytes())?;
     }
     Ok(())
 }

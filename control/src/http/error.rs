@@ -50,3 +50,8 @@ impl IntoResponse for ApiError {
         (self.status(), Json(json!({ "detail": self.to_string() }))).into_response()
     }
 }
+
+/// Answers a path that no route has.
+pub async fn no_route() -> ApiError {
+    ApiError::NotFound("Not Found".into())
+}

@@ -47,11 +47,7 @@ async fn exported() -> Ledger {
 #[tokio::test]
 async fn an_hourly_file_is_served_as_it_was_written() {
     let ledger = exported().await;
-    for path in [
-        "/invocations/exports/2026/01/02/04.csv",
-        "/invocations/exports/2026/1/2/4.csv",
-        "//invocations/exports/2026/01/02/04.csv",
-    ] {
+    for path in ["/invocations/exports/2026/01/02/04.csv", "/invocations/exports/2026/1/2/4.csv"] {
         let answer = get(&ledger, path).await;
         assert_eq!((answer.status, answer.content_type.as_str()), (StatusCode::OK, "text/csv"));
         assert_eq!(answer.disposition, "attachment; filename=\"2026-01-02-04.csv\"");

@@ -68,3 +68,11 @@ fn only_credentials_of_our_header_family_reach_a_service() {
         ]
     );
 }
+
+#[test]
+fn a_service_gets_each_run_of_slashes_as_one() {
+    let mut request = RequestHeader::build("GET", b"//invocations///exports?limit=1//2", None).unwrap();
+    rewrite_request(&mut request, Client { address: None, tls: false }).unwrap();
+    assert_eq!(request.uri.to_string(), "/invocations/exports?limit=1//2");
+    assert_eq!(request.raw_path(), b"/invocations/exports?limit=1//2");
+}
