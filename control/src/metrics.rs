@@ -10,7 +10,7 @@ pub struct Metrics {
     registry: Registry,
 
     // Duties
-    /// Runs of a duty by outcome (`ok`, `failed`, `cancelled`).
+    /// Runs of a duty by outcome (`ok`, `failed`).
     pub duty_runs: IntCounterVec,
     /// Seconds one run of a duty took.
     pub duty_seconds: HistogramVec,
