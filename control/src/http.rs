@@ -20,7 +20,6 @@ pub mod invocations;
 pub mod ping;
 
 /// What everybody may ask.
-#[must_use]
 pub fn public(state: State, store: Store) -> Router {
     let exports = invocations::Exports { state: state.clone(), store };
     let invocations = Router::new()
@@ -33,7 +32,6 @@ pub fn public(state: State, store: Store) -> Router {
 }
 
 /// What only our own programs and operators may ask.
-#[must_use]
 pub fn internal(state: State, credential: Secret) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(internal::metrics))

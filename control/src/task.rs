@@ -61,7 +61,11 @@ pub async fn drive<T: Task>(task: T, state: State, stopping: CancellationToken) 
 async fn attend<T: Task>(task: &T, state: &State, stopping: &CancellationToken) -> anyhow::Result<()> {
     let lock = timeout(CHECK_TIMEOUT, DutyLock::connect(&state.db, T::NAME)).await;
     let mut lock = lock.context("connecting")?.context("connecting")?;
-    while !timeout(CHECK_TIMEOUT, lock.try_take(T::NAME)).await.context("taking the lock")?.context("taking the lock")? {
+    while !timeout(CHECK_TIMEOUT, lock.try_take(T::NAME))
+        .await
+        .context("taking the lock")?
+        .context("taking the lock")?
+    {
         tokio::select! {
             () = stopping.cancelled() => return Ok(()),
             () = sleep(TAKE_OVER_EVERY) => {}

@@ -11,6 +11,8 @@ pub mod place;
 mod relay;
 mod reply;
 mod running;
+#[cfg(test)]
+mod scripted;
 pub mod upstream;
 
 use std::sync::Arc;
@@ -35,7 +37,6 @@ use crate::clock::Clock;
 use crate::directory::{Directory, Routes};
 use crate::host::{cord, query};
 use crate::limit::{Limits, Quota};
-use crate::llm;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::strikes::Strikes;
@@ -43,6 +44,9 @@ use crate::usage::UsageLog;
 
 /// Purpose in the signature of a call without a body.
 const PURPOSE: &str = "chutes";
+
+/// Bytes from which sealing and opening is heavy work, some tenths of a millisecond.
+const HEAVY: usize = 256 << 10;
 
 /// What serves calls.
 pub struct Calls<I> {
@@ -67,7 +71,7 @@ pub struct Calls<I> {
     /// Tells control about instances that do not understand us.
     pub strikes: Strikes,
     /// Signs requests to instances.
-    pub signer: Keypair,
+    pub signer: Arc<Keypair>,
     /// For what a call waits.
     pub patience: Patience,
     /// Counters.
@@ -157,12 +161,9 @@ impl<I: Instances> Calls<I> {
         };
         let mut fields = stamp.fields();
         fields.push(content_type("application/json"));
-        let listed = routes.models();
-        let owners: Vec<_> = listed.iter().map(|route| route.chute.owner).collect();
-        let models = llm::models(listed.iter().map(|route| &route.chute), &owners);
         self.metrics.count_answer(StatusCode::OK, "none");
         // A client that is gone needs no list.
-        let _ = whole(client, StatusCode::OK, fields, models).await;
+        let _ = whole(client, StatusCode::OK, fields, routes.model_list()).await;
     }
 
     /// Everything that comes before the first attempt, in its order.

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::header::{CONNECTION, FORWARDED, HOST, HeaderName, UPGRADE};
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, FORWARDED, HOST, HeaderName, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
@@ -201,6 +202,21 @@ fn rewrite_request(request: &mut RequestHeader, client: Client) -> pingora::Resu
         request.insert_header(FORWARDED_HOST, host)?;
     }
     Ok(())
+}
+
+/// The answer in place of a service's own.
+///
+/// # Errors
+/// When a header cannot be set.
+pub fn answer(refusal: &Refusal) -> pingora::Result<(ResponseHeader, Bytes)> {
+    let body = Bytes::from(refusal.body().to_plain_json());
+    let mut head = ResponseHeader::build(refusal.status(), Some(4))?;
+    head.insert_header(CONTENT_TYPE, "application/json")?;
+    head.insert_header(CONTENT_LENGTH, body.len())?;
+    if let Some(wait) = refusal.retry_after() {
+        head.insert_header(RETRY_AFTER, wait.as_secs())?;
+    }
+    Ok((head, body))
 }
 
 /// Removes what ends at this hop from an answer.

@@ -68,9 +68,8 @@ fn check_lengths(headers: &HeaderMap, raw: &[u8]) -> Result<(), Unclear> {
 }
 
 fn has_field(raw: &[u8], name_and_colon: &[u8]) -> bool {
-    raw.split(|byte| *byte == b'\n').any(|line| {
-        line.get(..name_and_colon.len()).is_some_and(|start| start.eq_ignore_ascii_case(name_and_colon))
-    })
+    raw.split(|byte| *byte == b'\n')
+        .any(|line| line.get(..name_and_colon.len()).is_some_and(|start| start.eq_ignore_ascii_case(name_and_colon)))
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Stops the program in order: no new connections, calls in flight finish, duties flush, exit.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use pingora::server::{ListenFds, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora::services::Service;
 use pingora::services::background::{BackgroundService, GenBackgroundService};
@@ -39,10 +40,13 @@ pub struct Accepting<S> {
     stop: ShutdownWatch,
 }
 
+/// What a duty does, until what it is given says stop.
+type Task = Box<dyn Fn(ShutdownWatch) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// A permanent task: it ends when told to stop, never before.
 pub struct Duty {
     name: &'static str,
-    task: Box<dyn Fn(ShutdownWatch) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>,
+    task: Task,
     lifecycle: Arc<Lifecycle>,
 }
 
@@ -74,7 +78,7 @@ impl Lifecycle {
         F: Fn(ShutdownWatch) -> R + Send + Sync + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        let task = Box::new(move |stop| Box::pin(task(stop)) as Pin<Box<dyn Future<Output = ()> + Send>>);
+        let task: Task = Box::new(move |stop| task(stop).boxed());
         GenBackgroundService::new(name.to_owned(), Arc::new(Duty { name, task, lifecycle: self.clone() }))
     }
 

@@ -43,7 +43,8 @@ pub struct Proxy {
 /// One request, as long as it is in the house.
 pub struct Visit {
     forwarded: Option<Forwarded>,
-    _running: Running,
+    /// None for a socket that lives on: a stopping program does not wait for it.
+    running: Option<Running>,
 }
 
 /// Where a request goes on.
@@ -96,7 +97,7 @@ impl ProxyHttp for Proxy {
     type CTX = Visit;
 
     fn new_ctx(&self) -> Visit {
-        Visit { forwarded: None, _running: self.lifecycle.enter() }
+        Visit { forwarded: None, running: Some(self.lifecycle.enter()) }
     }
 
     async fn early_request_filter(&self, session: &mut Session, _visit: &mut Visit) -> pingora::Result<()> {
@@ -115,7 +116,9 @@ impl ProxyHttp for Proxy {
             Ok(Way::Service(service)) => match self.services.forward(service, session) {
                 Ok(forwarded) => {
                     session.set_close_on_response_before_downstream_finish(true);
-                    if !session.is_upgrade_req() {
+                    if session.is_upgrade_req() {
+                        visit.running = None;
+                    } else {
                         session.set_read_timeout(Some(self.client_silence));
                     }
                     visit.forwarded = Some(forwarded);
@@ -166,10 +169,16 @@ impl ProxyHttp for Proxy {
         let failed = FailToProxy { error_code: 0, can_reuse_downstream: false };
         let Some(forwarded) = visit.forwarded.as_ref().filter(|_| !downstream) else { return failed };
         let refusal = forwarded.refusal(error);
-        tracing::warn!(service = forwarded.service().name(), reason = error.etype().as_str(), "a service did not answer");
-        if session.response_written().is_none() {
-            let body = refusal.body().to_plain_json();
-            let _ = session.respond_error_with_body(refusal.status().as_u16(), body.into()).await;
+        tracing::warn!(
+            service = forwarded.service().name(),
+            reason = error.etype().as_str(),
+            "a service did not answer"
+        );
+        if session.response_written().is_none()
+            && let Ok((head, body)) = forward::answer(&refusal)
+        {
+            // A client that is gone needs no answer.
+            let _ = session.as_downstream_mut().write_error_response(head, body).await;
         }
         FailToProxy { error_code: refusal.status().as_u16(), ..failed }
     }

@@ -135,11 +135,9 @@ impl Refusal {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoInstance(_)
-            | Self::Overloaded
-            | Self::NotReady(_)
-            | Self::LogUnwritable
-            | Self::NoService(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoInstance(_) | Self::Overloaded | Self::NotReady(_) | Self::LogUnwritable | Self::NoService(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Exhausted | Self::EmptyAnswer | Self::BadAnswer | Self::ServiceFailed(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout | Self::ServiceTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

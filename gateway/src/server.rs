@@ -137,12 +137,8 @@ impl Parts {
             instances: Network::new(config.source, config.connect),
             log: self.log.clone(),
             strikes: self.strikes.clone(),
-            signer,
-            patience: Patience {
-                first_chunk: config.first_chunk,
-                idle: config.idle,
-                largest: config.max_answer,
-            },
+            signer: Arc::new(signer),
+            patience: Patience { first_chunk: config.first_chunk, idle: config.idle, largest: config.max_answer },
             metrics: self.metrics.clone(),
         })
     }

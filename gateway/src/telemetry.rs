@@ -3,7 +3,8 @@
 use tracing_subscriber::EnvFilter;
 
 /// What the framework may say: its errors name client addresses and whole request lines.
-const FRAMEWORK: [&str; 4] = ["pingora_core=warn", "pingora_core::services=off", "pingora_core::apps=off", "pingora_proxy=off"];
+const FRAMEWORK: [&str; 4] =
+    ["pingora_core=warn", "pingora_core::services=off", "pingora_core::apps=off", "pingora_proxy=off"];
 
 /// Starts the log with the operator's filter.
 ///

@@ -17,7 +17,6 @@ const SETTLED: Duration = Duration::from_millis(1500);
 pub(crate) struct Attempt {
     pub(crate) chute_id: Uuid,
     pub(crate) user_id: Uuid,
-    pub(crate) instance_id: Uuid,
     pub(crate) function_name: String,
     pub(crate) outcome: String,
     pub(crate) delivered: bool,
@@ -55,7 +54,7 @@ pub(crate) async fn only_attempt(db: &PgPool, invocation: &Value) -> Attempt {
 }
 
 async fn read(db: &PgPool, call: Uuid) -> Vec<Attempt> {
-    let text = "select chute_id, user_id, instance_id, function_name, outcome, delivered, error_message, metrics \
+    let text = "select chute_id, user_id, function_name, outcome, delivered, error_message, metrics \
                 from invocations where parent_invocation_id = $1 order by started_at";
     sqlx::query_as(text).bind(call).fetch_all(db).await.unwrap()
 }

@@ -105,7 +105,7 @@ impl UsageStream {
             return Ok(());
         }
         let mut publish = cmd("HSET");
-        publish.arg(Key::usage_marks().as_str()).arg(&fields(marks));
+        publish.arg(Key::usage_marks().as_str()).arg(fields(marks));
         publish.exec_async(&mut self.redis).await.context("publishing marks")
     }
 

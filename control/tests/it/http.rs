@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{ALICE, World};
 
-const CREDENTIAL: &str = "open sesame";
+const CREDENTIAL: &str = "open-sesame";
 
 /// A listener that ends with the test.
 struct Served {
@@ -83,7 +83,7 @@ async fn the_internal_listener_wants_its_credential_except_for_health() {
     let served = Served::internal(&world.state).await;
     let wanted = format!("/internal/principals/user/{}", UserId::random());
     for path in ["/metrics", &wanted] {
-        for wrong in [None, Some("Bearer wrong"), Some("Bearer open"), Some("Bearer "), Some("sesame open")] {
+        for wrong in [None, Some("Bearer wrong"), Some("Bearer open"), Some("Bearer "), Some("open-sesame again")] {
             assert_eq!(served.get(path, wrong).await.0, 401, "{path} {wrong:?}");
         }
     }

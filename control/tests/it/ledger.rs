@@ -60,7 +60,7 @@ impl Ledger {
     pub(crate) fn send(&self, entries: &[Entry]) {
         let mut pipe = redis::pipe();
         for entry in entries {
-            pipe.cmd("XADD").arg(Key::usage().as_str()).arg("*").arg(&entry.to_fields()).ignore();
+            pipe.cmd("XADD").arg(Key::usage().as_str()).arg("*").arg(entry.to_fields()).ignore();
         }
         pipe.exec(&mut self.redis.connection()).unwrap();
     }

@@ -53,6 +53,7 @@ fn server() -> String {
     fs::read_to_string(folder.join("url")).unwrap().trim().to_owned()
 }
 
+#[expect(clippy::zombie_processes, reason = "the server outlives the test that starts it; the script ends it")]
 fn start(folder: &Path, watched: u32) {
     let complaints = folder.join("complaints");
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("private-postgres");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Column, Executor, SqlSafeStr, Statement, TypeInfo};
+use sqlx::{AssertSqlSafe, Column, Either, Executor, SqlSafeStr, Statement};
 
 use crate::postgres::Database;
 
@@ -19,13 +19,13 @@ async fn every_stored_query_fits_the_migrated_database() {
         let query = stored["query"].as_str().unwrap().to_owned();
         let prepared = database.pool.prepare(AssertSqlSafe(query.clone()).into_sql_str()).await;
         let prepared = prepared.unwrap_or_else(|error| panic!("{query}\n{error}"));
-        let columns: Vec<Value> = prepared.columns().iter().map(|column| json!(column.name())).collect();
-        let expected: Vec<Value> =
-            stored["describe"]["columns"].as_array().unwrap().iter().map(|column| column["name"].clone()).collect();
+        let columns: Vec<Value> =
+            prepared.columns().iter().map(|column| json!([column.name(), column.type_info()])).collect();
+        let expected = stored["describe"]["columns"].as_array().unwrap().iter();
+        let expected: Vec<Value> = expected.map(|column| json!([column["name"], column["type_info"]])).collect();
         assert_eq!(columns, expected, "{query}");
-        let types: Vec<Value> =
-            prepared.columns().iter().map(|column| json!(column.type_info().name().to_lowercase())).collect();
-        assert_eq!(types.len(), expected.len());
+        let parameters = prepared.parameters().and_then(Either::left).map_or(Value::Null, |types| json!(types));
+        assert_eq!(parameters, stored["describe"]["parameters"]["Left"], "{query}");
         checked += 1;
     }
     assert!(checked > 0, "no stored queries");

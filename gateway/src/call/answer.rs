@@ -65,12 +65,7 @@ pub async fn refuse(client: &mut impl Downstream, refusal: &Refusal, stamp: Stam
 ///
 /// # Errors
 /// When the client went away.
-pub async fn whole(
-    client: &mut impl Downstream,
-    status: StatusCode,
-    fields: Fields,
-    body: Bytes,
-) -> Result<(), Gone> {
+pub async fn whole(client: &mut impl Downstream, status: StatusCode, fields: Fields, body: Bytes) -> Result<(), Gone> {
     client.begin(Head { status, fields, length: Some(body.len()) }).await?;
     if !body.is_empty() {
         client.write(body).await?;

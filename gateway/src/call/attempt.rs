@@ -1,10 +1,12 @@
 //! Tries instances one after the other until one answers or the call is given up.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::StatusCode;
 use protocol::ids::InvocationId;
 use protocol::usage::{Admission, Outcome, Strike};
+use tokio::task::spawn_blocking;
 
 use super::answer::{content_type, whole};
 use super::downstream::Downstream;
@@ -12,10 +14,10 @@ use super::opening::{Opening, Said, Unopened, open};
 use super::place::Place;
 use super::running::Running;
 use super::upstream::Instances;
-use super::{Calls, Job};
+use super::{Calls, HEAVY, Job};
 use crate::auth::Via;
 use crate::directory::Target;
-use crate::instance::request::outgoing;
+use crate::instance::request::{Outgoing, outgoing};
 use crate::instance::verdict::{Attempts, Failure, Next, Verdict};
 use crate::refusal::Refusal;
 use crate::usage::LogUnwritable;
@@ -26,7 +28,7 @@ enum Attempt {
     /// The client has an answer, whole or broken off, or went away.
     Over,
     /// Nothing went to the client; the attempt has still to be recorded.
-    Failed(Unopened, Running),
+    Failed(Unopened, Box<Running>),
     /// It could not even begin.
     Refused(Refusal),
 }
@@ -84,8 +86,8 @@ impl<I: Instances> Calls<I> {
                 running.finish(Outcome::Aborted, None);
                 Attempt::Over
             }
-            Some(Err(_)) => Attempt::Failed(Failure::Timeout.into(), running),
-            Some(Ok(Err(unopened))) => Attempt::Failed(unopened, running),
+            Some(Err(_)) => Attempt::Failed(Failure::Timeout.into(), Box::new(running)),
+            Some(Ok(Err(unopened))) => Attempt::Failed(unopened, Box::new(running)),
             Some(Ok(Ok(opening))) => {
                 place.answered();
                 self.reply(job, place, opening, running, client).await;
@@ -94,15 +96,26 @@ impl<I: Instances> Calls<I> {
         }
     }
 
-    async fn open(&self, job: &Job, target: &Target, started: Instant) -> Result<Opening<I::Answer>, Unopened> {
-        let prepared = &job.prepared;
-        let now = self.clock.now().timestamp();
-        let request = outgoing(target, &job.cord, &prepared.body, &job.query, &self.signer, now).map_err(|error| {
+    async fn open(&self, job: &Job, target: &Arc<Target>, started: Instant) -> Result<Opening<I::Answer>, Unopened> {
+        let request = self.seal(job, target).await.map_err(|error| {
             tracing::error!(%error, instance.id = %target.instance.id, "a request cannot be sealed");
             Failure::Edge
         })?;
-        let meter = Meter::new(prepared.kind, prepared.hide_usage);
+        let meter = Meter::new(job.prepared.kind, job.prepared.hide_usage);
         open(&self.instances, target, request, meter, started, job.cord.stream, self.patience.largest).await
+    }
+
+    /// Seals and signs the request; a large one off the threads that relay streams.
+    async fn seal(&self, job: &Job, target: &Arc<Target>) -> anyhow::Result<Outgoing> {
+        let now = self.clock.now().timestamp();
+        let body = &job.prepared.body;
+        if body.len() < HEAVY {
+            return Ok(outgoing(target, &job.cord, body, &job.query, &self.signer, now)?);
+        }
+        let (target, cord, body) = (target.clone(), job.cord.clone(), body.clone());
+        let (query, signer) = (job.query.clone(), self.signer.clone());
+        let sealing = spawn_blocking(move || outgoing(&target, &cord, &body, &query, &signer, now));
+        Ok(sealing.await??)
     }
 
     /// Counts a failure, strikes the instance out and tells control, as the verdict says.

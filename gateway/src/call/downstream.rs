@@ -90,7 +90,8 @@ impl Downstream for Client<'_> {
 
     fn waits_for_continue(&self) -> bool {
         let request = self.session.req_header();
-        let expects = request.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let expects =
+            request.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         expects && !self.asked && request.version == Version::HTTP_11
     }
 
@@ -122,6 +123,9 @@ impl Downstream for Client<'_> {
     }
 
     async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
+        if self.session.req_header().method == Method::HEAD {
+            return Ok(());
+        }
         self.session.write_response_body(piece, false).await.map_err(|_| Gone)
     }
 

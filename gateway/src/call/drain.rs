@@ -34,3 +34,6 @@ async fn read_off(client: &mut impl Downstream) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,3 +100,6 @@ impl From<Unread> for NoBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

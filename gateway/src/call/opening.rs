@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use protocol::envelope::Reply;
+use protocol::envelope::{Opener, Reply};
+use tokio::task::spawn_blocking;
 
+use super::HEAVY;
 use super::relay::Relay;
 use super::upstream::{Answer, Instances};
 use crate::directory::Target;
@@ -74,7 +76,7 @@ pub(super) async fn open<I: Instances>(
         return first_piece(Relay::new(answer, Lines::new(request.opener), meter, started)).await;
     }
     let sealed = read(&mut answer, largest).await?;
-    let reply = request.opener.open_reply(&sealed).map_err(|_| Failure::Garbled)?;
+    let reply = open_reply(request.opener, sealed).await?;
     let mut meter = meter;
     meter.push(&reply.body, started.elapsed());
     answer.keep().await;
@@ -95,6 +97,15 @@ async fn first_piece<A: Answer>(mut relay: Relay<A>) -> Result<Opening<A>, Unope
             return Err(Failure::EmptyStream.into());
         }
     }
+}
+
+/// Opens an answer in one piece; a large one off the threads that relay streams.
+async fn open_reply(opener: Opener, sealed: Bytes) -> Result<Reply, Failure> {
+    if sealed.len() < HEAVY {
+        return opener.open_reply(&sealed).map_err(|_| Failure::Garbled);
+    }
+    let opening = spawn_blocking(move || opener.open_reply(&sealed));
+    opening.await.map_err(|_| Failure::Edge)?.map_err(|_| Failure::Garbled)
 }
 
 async fn read(answer: &mut impl Answer, largest: usize) -> Result<Bytes, Failure> {

@@ -153,3 +153,6 @@ impl<A: Answer> Relay<A> {
         self.answer.keep().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

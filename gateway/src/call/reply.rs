@@ -1,7 +1,7 @@
 //! Gives the client what an instance answers, to its end, and records how that went.
 
-use http::StatusCode;
 use http::HeaderValue;
+use http::StatusCode;
 use http::header::CACHE_CONTROL;
 use protocol::directory::{Cord, Template};
 use protocol::envelope::Reply;

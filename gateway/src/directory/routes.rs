@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use protocol::directory::{Chute, Directory, Instance, Template};
 use protocol::ids::{ChuteId, InstanceId, UserId};
 use protocol::sealing::{DirectoryKey, InstanceKey};
+
+use crate::llm;
 
 /// Everything a call is routed by.
 #[derive(Default)]
@@ -14,8 +17,8 @@ pub struct Routes {
     by_slug: HashMap<String, Arc<ChuteRoute>>,
     /// Chutes of one template and name: official ones first, then those called most.
     by_name: HashMap<(Template, String), Vec<Arc<ChuteRoute>>>,
-    /// Public LLM chutes of official users, those called most first.
-    models: Vec<Arc<ChuteRoute>>,
+    /// The body of the model list, made once per snapshot.
+    model_list: Bytes,
     aliases: BTreeMap<String, String>,
     instances: HashSet<InstanceId>,
     unopened: usize,
@@ -43,7 +46,8 @@ impl Routes {
     #[must_use]
     pub fn build(directory: Directory, key: &DirectoryKey, previous: Option<&Self>) -> Self {
         let official: HashSet<UserId> = directory.official_users.iter().copied().collect();
-        let mut routes = Self { aliases: directory.aliases, ..Self::default() };
+        let model_list = llm::models(&directory.chutes, &directory.official_users);
+        let mut routes = Self { aliases: directory.aliases, model_list, ..Self::default() };
         for chute in directory.chutes {
             let official = official.contains(&chute.owner);
             let old = previous.and_then(|previous| previous.by_id.get(&chute.id));
@@ -56,7 +60,6 @@ impl Routes {
         for routes in routes.by_name.values_mut() {
             routes.sort_by_key(|route| (!route.official, route.popularity()));
         }
-        routes.models.sort_by_key(|route| route.popularity());
         routes
     }
 
@@ -80,10 +83,10 @@ impl Routes {
         routes.iter().find(|route| route.is_visible_to(user))
     }
 
-    /// The chutes of the public model list, in its order.
+    /// The body of the public model list.
     #[must_use]
-    pub fn models(&self) -> &[Arc<ChuteRoute>] {
-        &self.models
+    pub fn model_list(&self) -> Bytes {
+        self.model_list.clone()
     }
 
     /// Whether this instance is one that calls may go to.
@@ -105,9 +108,6 @@ impl Routes {
         self.by_slug.insert(chute.slug.as_str().to_owned(), Arc::clone(&route));
         if let Some(template) = chute.template {
             self.by_name.entry((template, chute.name.clone())).or_default().push(Arc::clone(&route));
-            if template == Template::Vllm && chute.public && route.official {
-                self.models.push(Arc::clone(&route));
-            }
         }
         self.by_id.insert(chute.id, route);
     }

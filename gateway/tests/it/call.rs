@@ -18,9 +18,7 @@ fn answer() -> Vec<String> {
 }
 
 fn usage(prompt: u64, completion: u64) -> String {
-    format!(
-        "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion}}}}}\n\n"
-    )
+    format!("data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion}}}}}\n\n")
 }
 
 /// An instance whose pieces the test sends.
@@ -145,21 +143,9 @@ async fn a_failed_attempt_goes_on_to_another_instance() {
         (Act::Error(451, "{}"), "DECRYPTION_FAILED"),
         (Act::Error(404, r#"{"detail":"Bad path: x"}"#), "BAD_PATH"),
     ] {
-        // The first call of either instance fails, each later one works.
-        let (first, second) = (Scripted::start([act.clone()]).await, Scripted::start([act]).await);
+        let [first, second] = Scripted::pair([act, Act::Stream(answer())]).await;
         let platform = Platform::start(&[&first, &second], Wishes::default()).await;
-        let body = chat(true);
-        let failing = ask(&platform, "POST", "llm-chute", CHAT, &body);
-        let got = {
-            let mending = async {
-                while first.asked() + second.asked() == 0 {
-                    tokio::task::yield_now().await;
-                }
-                let healthy = if first.asked() == 0 { &first } else { &second };
-                healthy.now(Act::Stream(answer()));
-            };
-            tokio::join!(failing, mending).0
-        };
+        let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(true)).await;
         assert_eq!((got.status, got.text()), (200, answer().concat()), "{reason}");
         let records = platform.records(2).await;
         assert_eq!(records[0].error.as_deref(), Some(reason));

@@ -99,10 +99,8 @@ async fn limits_say_whose_they_are_and_when_to_come_back() {
 
 #[tokio::test]
 async fn a_used_up_allowance_without_balance_is_402() {
-    let wishes = Wishes {
-        user: Some(|user| user.quotas.values_mut().for_each(|quota| *quota = 1)),
-        ..Wishes::default()
-    };
+    let wishes =
+        Wishes { user: Some(|user| user.quotas.values_mut().for_each(|quota| *quota = 1)), ..Wishes::default() };
     let scripted = Scripted::start([Act::Json("1".into())]).await;
     let platform = Platform::start(&[&scripted], wishes).await;
     assert_eq!(ask(&platform, "POST", "own-chute", "/run", "{}").await.status, 200);
@@ -221,7 +219,7 @@ async fn services_that_are_not_there_and_pages_that_are_not_public_say_so() {
         let mut raw = Raw::connect(&platform).await;
         raw.send(format!("GET {path} HTTP/1.1\r\nHost: {host}.{DOMAIN}\r\n\r\n").as_bytes()).await;
         let got = raw.answer().await;
-        assert_eq!(got.status, status);
+        assert_eq!((got.status, got.field("content-type")), (status, Some("application/json")));
         assert!(got.json()["detail"].is_string());
     }
 }
@@ -262,5 +260,18 @@ async fn a_host_that_is_not_the_tls_name_is_misdirected() {
         let url = format!("https://{host}:{}{CHAT}", platform.https);
         let got = client.post(url).header("host", other).send().await.unwrap();
         assert_eq!(got.status(), status, "{other}");
+    }
+}
+
+#[tokio::test]
+async fn a_changed_certificate_is_taken_over_without_a_restart() {
+    let mut platform = Platform::start(&[], Wishes::default()).await;
+    let host = format!("llm.{DOMAIN}");
+    let url = format!("https://{host}:{}/v1/models", platform.https);
+    assert_eq!(browser(&platform, &host, true).get(&url).send().await.unwrap().status(), 200);
+    platform.change_certificate();
+    let trusts_the_new_one = browser(&platform, &host, true);
+    while trusts_the_new_one.get(&url).send().await.is_err() {
+        tokio::task::yield_now().await;
     }
 }

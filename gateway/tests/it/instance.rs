@@ -11,6 +11,7 @@ use protocol::sealing::InstanceKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 /// What the instance does with one request.
 #[derive(Clone)]
@@ -45,46 +46,52 @@ pub(crate) struct Scripted {
     pub(crate) requests: Arc<Mutex<Vec<OpenedRequest>>>,
     /// Connections that the other side closed while an answer was still going.
     pub(crate) abandoned: watch::Receiver<usize>,
-    script: Arc<Mutex<VecDeque<Act>>>,
+    _running: JoinSet<()>,
 }
+
+/// What is still to be done.
+type Script = Arc<Mutex<VecDeque<Act>>>;
 
 struct Server {
     key: InstanceKey,
     requests: Arc<Mutex<Vec<OpenedRequest>>>,
     abandoned: watch::Sender<usize>,
-    script: Arc<Mutex<VecDeque<Act>>>,
+    script: Script,
 }
 
 impl Scripted {
     /// Starts one that does these things one after the other, the last one again and again.
     pub(crate) async fn start(script: impl IntoIterator<Item = Act>) -> Self {
+        Self::follow(Arc::new(Mutex::new(script.into_iter().collect()))).await
+    }
+
+    /// Starts two that follow one script together, whoever is asked.
+    pub(crate) async fn pair(script: impl IntoIterator<Item = Act>) -> [Self; 2] {
+        let script = Script::new(Mutex::new(script.into_iter().collect()));
+        [Self::follow(script.clone()).await, Self::follow(script).await]
+    }
+
+    async fn follow(script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (key, requests) = (InstanceKey::generate(), Arc::new(Mutex::new(Vec::new())));
-        let script = Arc::new(Mutex::new(script.into_iter().collect::<VecDeque<_>>()));
         let (abandoned_sender, abandoned) = watch::channel(0);
-        let server = Arc::new(Server {
-            key: key.clone(),
-            requests: requests.clone(),
-            abandoned: abandoned_sender,
-            script: script.clone(),
-        });
-        tokio::task::spawn(async move {
+        let server =
+            Arc::new(Server { key: key.clone(), requests: requests.clone(), abandoned: abandoned_sender, script });
+        let serving = async move {
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::task::spawn(server.clone().serve(stream));
+                connections.spawn(server.clone().serve(stream));
             }
-        });
-        Self { address, key, requests, abandoned, script }
+        };
+        let mut running = JoinSet::new();
+        running.spawn(serving);
+        Self { address, key, requests, abandoned, _running: running }
     }
 
     /// How many requests came.
     pub(crate) fn asked(&self) -> usize {
         self.requests.lock().unwrap().len()
-    }
-
-    /// Changes what it does from now on.
-    pub(crate) fn now(&self, act: Act) {
-        *self.script.lock().unwrap() = VecDeque::from([act]);
     }
 }
 
@@ -98,7 +105,7 @@ impl Server {
         let mut buffer = Vec::new();
         while let Some((path, body)) = read_request(&mut stream, &mut buffer).await {
             let request = open_request(&self.key, &path, &body).unwrap();
-            let iv = request.iv.clone();
+            let iv = request.iv;
             self.requests.lock().unwrap().push(request);
             if !self.answer(&mut stream, &iv).await {
                 return;
@@ -123,7 +130,9 @@ impl Server {
                 false
             }
             Act::Fed(pieces) => self.feed(stream, iv, &pieces).await,
-            Act::Json(json) => whole(stream, 200, "application/json", seal_json_reply(&self.key, iv, json.as_bytes())).await,
+            Act::Json(json) => {
+                whole(stream, 200, "application/json", seal_json_reply(&self.key, iv, json.as_bytes())).await
+            }
             Act::Typed(status, media_type, body) => {
                 whole(stream, 200, "application/json", seal_typed_reply(&self.key, iv, status, media_type, &body)).await
             }
@@ -144,12 +153,7 @@ impl Server {
         }
     }
 
-    async fn feed(
-        &self,
-        stream: &mut TcpStream,
-        iv: &Iv,
-        pieces: &tokio::sync::Mutex<mpsc::Receiver<String>>,
-    ) -> bool {
+    async fn feed(&self, stream: &mut TcpStream, iv: &Iv, pieces: &tokio::sync::Mutex<mpsc::Receiver<String>>) -> bool {
         head(stream).await;
         let mut pieces = pieces.lock().await;
         let mut probe = [0; 1];

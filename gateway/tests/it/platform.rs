@@ -1,11 +1,10 @@
 //! A gateway process with everything it needs around it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use chrono::Utc;
+use gateway::clock::Clock;
 use protocol::credential::{ApiKey, Scopes};
 use protocol::directory::{Chute, Cord, Directory, Instance, Template};
 use protocol::envelope::Generation;
@@ -60,8 +59,6 @@ pub(crate) struct Platform {
     pub(crate) key: String,
     /// The LLM chute, at `llm-chute`.
     pub(crate) llm: ChuteId,
-    /// The chute of its own kind, at `own-chute`.
-    pub(crate) own: ChuteId,
     /// Certificate of the authority, PEM.
     pub(crate) authority: String,
     process: Child,
@@ -83,7 +80,7 @@ impl Platform {
         if let Some(change) = wishes.directory {
             change(&mut directory);
         }
-        let snapshot = directory.to_snapshot(1, Utc::now(), false);
+        let snapshot = directory.to_snapshot(1, Clock::default().now(), false);
         redis.connection().set::<_, _, ()>(Key::directory().as_str(), snapshot).unwrap();
         let authority = certificates(&folder.path().join("certificates"));
         let [http, https, internal] = [free_port(), free_port(), free_port()];
@@ -93,7 +90,16 @@ impl Platform {
             .args(["--http", &format!("127.0.0.1:{http}"), "--https", &format!("127.0.0.1:{https}")])
             .args(["--internal", &format!("127.0.0.1:{internal}"), "--internal-credential", "internal"])
             .args(["--directory-key", &DIRECTORY_KEY.repeat(32), "--call-key-seed", &CALL_SEED.repeat(32)])
-            .args(["--session-public-key", SESSION_KEY, "--threads", "2", "--api-upstream", &api.to_string()])
+            .args([
+                "--session-public-key",
+                SESSION_KEY,
+                "--threads",
+                "2",
+                "--log",
+                "warn",
+                "--api-upstream",
+                &api.to_string(),
+            ])
             .arg("--certificates")
             .arg(folder.path().join("certificates"))
             .arg("--log-folder")
@@ -103,7 +109,7 @@ impl Platform {
             .spawn()
             .unwrap();
         let secret = key.reveal().to_owned();
-        let platform = Self { redis, http, https, internal, key: secret, llm, own, authority, process, folder };
+        let platform = Self { redis, http, https, internal, key: secret, llm, authority, process, folder };
         platform.wait_until_ready().await;
         platform
     }
@@ -140,9 +146,9 @@ impl Platform {
         }
     }
 
-    /// The folder of the gateway's certificates.
-    pub(crate) fn certificates(&self) -> PathBuf {
-        self.folder.path().join("certificates")
+    /// Gives the gateway another certificate.
+    pub(crate) fn change_certificate(&mut self) {
+        self.authority = certificates(&self.folder.path().join("certificates"));
     }
 
     async fn wait_until_ready(&self) {
@@ -196,7 +202,12 @@ fn publish_principals(
         change(&mut entry);
     }
     let held = KeyEntry { id: key.id(), hash: key.hash(), user, scopes, revoked: false };
-    let funds = FundsEntry { balance: 0, day: Utc::now().date_naive(), used: BTreeMap::new(), marks: BTreeMap::new() };
+    let funds = FundsEntry {
+        balance: 0,
+        day: Clock::default().now().date_naive(),
+        used: BTreeMap::new(),
+        marks: BTreeMap::new(),
+    };
     put(redis, &Key::user(user), entry);
     put(redis, &Key::api_key(key.id()), held);
     put(redis, &Key::funds(user), funds);

@@ -29,7 +29,7 @@ fn floats_are_printed_as_python_prints_them() {
         (123_456.789, "123456.789"),
         (1e15, "1000000000000000.0"),
         (9_999_999_999_999_998.0, "9999999999999998.0"),
-        (1_947_788_824_618_972.25, "1947788824618972.2"),
+        (7_791_155_298_475_889.0 / 4.0, "1947788824618972.2"),
         (1e16, "1e+16"),
         (-1.25e17, "-1.25e+17"),
         (1e22, "1e+22"),
@@ -67,7 +67,6 @@ fn text_is_quoted_and_escaped_as_python_does() {
 #[test]
 fn python_reads_each_literal_back_as_the_value_it_was_made_from() {
     let values = sample(2_000, || any_value().boxed());
-    let quarters = sample(20_000, || (1u64 << 52..1 << 53).prop_map(|n| n as f64 / 8.0).boxed());
     let lines: String = values.iter().map(|value| format!("{}\t{value}\n", literal(value))).collect();
     let program = "
 import ast, json, sys

@@ -85,21 +85,6 @@ fn an_official_chute_wins_its_name_and_an_invisible_one_never_does() {
 }
 
 #[test]
-fn the_model_list_has_public_llm_chutes_of_official_users_by_calls() {
-    let (official, other) = (UserId::random(), UserId::random());
-    let chutes = [
-        Chute { invocations: 1, ..chute("few", "few", official) },
-        Chute { invocations: 5, ..chute("many", "many", official) },
-        Chute { public: false, ..chute("private", "private", official) },
-        Chute { template: Some(Template::Embedding), ..chute("embedding", "embedding", official) },
-        chute("other", "other", other),
-    ];
-    let routes = Routes::build(directory(&chutes, &[official]), &key(), None);
-    let names: Vec<&str> = routes.models().iter().map(|route| route.chute.name.as_str()).collect();
-    assert_eq!(names, ["many", "few"]);
-}
-
-#[test]
 fn an_instance_whose_key_cannot_be_opened_is_left_out() {
     let (good, mut bad) = (instance(), instance());
     bad.key = SealedKey("AAAA".into());

@@ -1,0 +1,21 @@
+use bytes::Bytes;
+
+use super::super::downstream::Unread;
+use super::super::scripted::ScriptedClient;
+use super::*;
+
+async fn closes(body: Vec<Result<Bytes, Unread>>, waits: bool) -> bool {
+    let mut client = ScriptedClient { body: body.into(), waits, ..ScriptedClient::default() };
+    drain(&mut client).await;
+    client.closes
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_only_after_the_end_of_the_body() {
+    let piece = Bytes::from(vec![0; 1 << 20]);
+    assert!(!closes(vec![], false).await);
+    assert!(!closes(vec![Ok(piece.clone())], false).await);
+    assert!(closes(vec![Ok(piece.clone()); 65], false).await);
+    assert!(closes(vec![Ok(piece.clone()), Err(Unread::Timeout)], false).await);
+    assert!(closes(vec![Ok(piece)], true).await);
+}

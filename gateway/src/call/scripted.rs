@@ -1,0 +1,114 @@
+//! Both sides of a call from a script, for the tests of what lies between.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use super::downstream::{Downstream, Gone, Head, Unread};
+use super::upstream::Answer;
+use crate::instance::verdict::Failure;
+
+/// A client whose body is a list of pieces and who remembers what he got.
+#[derive(Default)]
+pub(super) struct ScriptedClient {
+    pub(super) body: VecDeque<Result<Bytes, Unread>>,
+    pub(super) waits: bool,
+    pub(super) leaves: bool,
+    pub(super) written: Vec<Bytes>,
+    pub(super) ended: bool,
+    pub(super) closes: bool,
+}
+
+impl Downstream for ScriptedClient {
+    async fn piece(&mut self) -> Result<Option<Bytes>, Unread> {
+        self.body.pop_front().transpose()
+    }
+
+    fn is_read(&mut self) -> bool {
+        self.body.is_empty()
+    }
+
+    fn waits_for_continue(&self) -> bool {
+        self.waits
+    }
+
+    async fn ask(&mut self) -> Result<(), Gone> {
+        self.waits = false;
+        Ok(())
+    }
+
+    async fn gone(&mut self) {
+        if !self.leaves {
+            std::future::pending().await
+        }
+    }
+
+    async fn begin(&mut self, _head: Head) -> Result<(), Gone> {
+        Ok(())
+    }
+
+    async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
+        self.written.push(piece);
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<(), Gone> {
+        self.ended = true;
+        Ok(())
+    }
+
+    async fn cut(&mut self) {
+        self.closes = true;
+    }
+
+    fn close_after(&mut self) {
+        self.closes = true;
+    }
+}
+
+/// An answer whose pieces are there at once, where the script does not pause.
+pub(super) struct ScriptedAnswer {
+    pub(super) pieces: VecDeque<Step>,
+    pub(super) fields: HeaderMap,
+}
+
+/// What an answer does next.
+pub(super) enum Step {
+    /// A piece is there.
+    Piece(String),
+    /// Nothing is there until it is asked for once more.
+    Pause,
+    /// Nothing comes any more.
+    Silence,
+    /// The answer breaks.
+    Fail(Failure),
+}
+
+impl Answer for ScriptedAnswer {
+    fn status(&self) -> StatusCode {
+        StatusCode::OK
+    }
+
+    fn fields(&self) -> &HeaderMap {
+        &self.fields
+    }
+
+    async fn piece(&mut self) -> Result<Option<Bytes>, Failure> {
+        if matches!(self.pieces.front(), Some(Step::Pause)) {
+            self.pieces.pop_front();
+            tokio::task::yield_now().await;
+        }
+        if matches!(self.pieces.front(), Some(Step::Silence)) {
+            std::future::pending::<()>().await;
+        }
+        match self.pieces.pop_front() {
+            Some(Step::Piece(piece)) => Ok(Some(piece.into())),
+            Some(Step::Fail(failure)) => Err(failure),
+            Some(Step::Pause | Step::Silence) => std::future::pending().await,
+            None => Ok(None),
+        }
+    }
+
+    async fn keep(self) {}
+}
