@@ -3,10 +3,11 @@
 mod control;
 mod described;
 mod gateway;
+mod stores;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -29,6 +30,7 @@ use crate::web;
 
 pub use control::Control;
 pub use gateway::Gateway;
+use stores::Stores;
 
 /// The domain of every local stack.
 pub const DOMAIN: &str = "chutes.localhost";
@@ -109,35 +111,18 @@ impl Platform {
     ///
     /// # Errors
     /// When a part cannot be started; those that were are stopped again.
-    pub async fn start(options: Options) -> anyhow::Result<Self> {
+    pub async fn start(mut options: Options) -> anyhow::Result<Self> {
         let say = options.progress;
-        let folder = prepare(&options)?;
+        options.folder = prepare(&options.folder)?;
+        let folder = options.folder.clone();
         let secrets = Secrets::of_folder(&folder)?;
         let certificates = Certificates::of_folder(&folder, DOMAIN)?;
         let mut ports = Ports::of_folder(&folder)?;
         let spawner = Spawner::new(folder.join("log"))?;
-
-        say("starting PostgreSQL");
-        let port = ports.claim("postgres")?;
-        let postgres = Postgres::start(&folder, &options.state, port, &secrets, &spawner).await?;
-        say("starting Redis");
-        let redis = Redis::start(&folder, ports.claim("redis")?, &secrets, &spawner).await?;
-        let redis_proxy = match options.freezable_redis {
-            true => Some(Proxy::start(ports.claim("redis-proxy")?, redis.port).await?),
-            false => None,
-        };
-        say("starting the object store");
-        let store = Store::start(&folder, ports.claim("store")?, &secrets).await?;
+        let stores = Stores::start(&options, &secrets, &mut ports, &spawner).await?;
 
         say("bringing the database to its newest form");
-        let settings = control::Settings {
-            program: options.programs.control.clone(),
-            secrets: secrets.clone(),
-            postgres_url: postgres.url().to_owned(),
-            redis_url: redis.url(User::Control).to_owned(),
-            store_endpoint: store.endpoint.clone(),
-            clock_offset: options.clock_offset,
-        };
+        let settings = control_settings(&options, &secrets, &stores);
         settings.migrate().await?;
         say("starting control");
         let control = Control::start(settings.clone(), &mut ports, &spawner).await?;
@@ -154,23 +139,13 @@ impl Platform {
         };
         let miner = Miner::start(&options.programs.miner, &folder, &miner, &spawner).await?;
 
-        let redis_port = redis_proxy.as_ref().map_or(redis.port, |proxy| proxy.port);
-        let settings = gateway::Settings {
-            program: options.programs.gateway.clone(),
-            secrets: secrets.clone(),
-            redis_url: redis.url_through(User::Gateway, redis_port),
-            api: control.api_port,
-            control_url: control.internal_url(),
-            certificates: certificates.folder.clone(),
-            records: folder.join("records"),
-            clock_offset: options.clock_offset,
-            overrides: options.gateway_settings.clone(),
-        };
+        let settings = gateway_settings(&options, &secrets, &stores, &control, &certificates);
         let mut gateways = Vec::new();
         for number in 0..options.gateways {
             say(&format!("starting gateway {number}"));
             gateways.push(Gateway::start(number, settings.clone(), &mut ports, &spawner).await?);
         }
+        let Stores { postgres, redis, redis_proxy, store } = stores;
         let mut platform = Self {
             gateways,
             admin,
@@ -276,13 +251,44 @@ impl Platform {
 }
 
 /// Makes the folders; PostgreSQL's user passes through the top one, nobody else's files in it can be read.
-fn prepare(options: &Options) -> anyhow::Result<PathBuf> {
-    private::make_folder(&options.folder)?;
-    let folder = options.folder.canonicalize().context("finding the folder of the stack")?;
+fn prepare(folder: &Path) -> anyhow::Result<PathBuf> {
+    private::make_folder(folder)?;
+    let folder = folder.canonicalize().context("finding the folder of the stack")?;
     std::fs::set_permissions(&folder, Permissions::from_mode(0o711)).context("opening the folder of the stack")?;
     private::make_folder(&folder.join("log"))?;
     private::make_folder(&folder.join("records"))?;
     Ok(folder)
+}
+
+fn control_settings(options: &Options, secrets: &Secrets, stores: &Stores) -> control::Settings {
+    control::Settings {
+        program: options.programs.control.clone(),
+        secrets: secrets.clone(),
+        postgres_url: stores.postgres.url().to_owned(),
+        redis_url: stores.redis.url(User::Control).to_owned(),
+        store_endpoint: stores.store.endpoint.clone(),
+        clock_offset: options.clock_offset,
+    }
+}
+
+fn gateway_settings(
+    options: &Options,
+    secrets: &Secrets,
+    stores: &Stores,
+    control: &Control,
+    certificates: &Certificates,
+) -> gateway::Settings {
+    gateway::Settings {
+        program: options.programs.gateway.clone(),
+        secrets: secrets.clone(),
+        redis_url: stores.redis_url_of_gateways(),
+        api: control.api_port,
+        control_url: control.internal_url(),
+        certificates: certificates.folder.clone(),
+        records: options.folder.join("records"),
+        clock_offset: options.clock_offset,
+        overrides: options.gateway_settings.clone(),
+    }
 }
 
 fn keypair(seed: &str) -> anyhow::Result<Keypair> {

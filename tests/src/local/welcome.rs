@@ -42,10 +42,11 @@ for chunk in client.chat.completions.create(model="{model}", messages=messages, 
     print(chunk.choices[0].delta.content or "", end="", flush=True)
 print()'
 
-3. The public export of the calls of this hour, once it is closed, and those of the last day at once:
+3. Find the calls in the public record:
 
-curl --cacert {authority} {api}{export}
 curl --cacert {authority} {api}/invocations/exports/recent
+
+The file of this hour appears some minutes after its end at {api}{export}
 
 To trust the stack in every program of this machine for good:
   sudo cp {authority} /usr/local/share/ca-certificates/chutes-local.crt && sudo update-ca-certificates
