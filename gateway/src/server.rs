@@ -171,7 +171,7 @@ impl Parts {
         let certificates = self.certificates.clone();
         server.add_service(lifecycle.duty("certificates", move |stop| certificates.clone().follow(stop)));
         let reporter = self.reporter.clone();
-        server.add_service(lifecycle.duty("strikes", move |stop| reporter.clone().run(stop)));
+        server.add_service(lifecycle.duty("reports", move |stop| reporter.clone().run(stop)));
         let (limits, quota, clock) = (self.limits.clone(), self.quota.clone(), self.clock);
         let (places, directory) = (self.places.clone(), self.directory.clone());
         server.add_service(lifecycle.duty("sweep", move |stop| {

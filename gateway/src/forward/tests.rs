@@ -1,3 +1,5 @@
+//! What a service hears of a client, and from whom.
+
 use super::*;
 
 const BALANCER: &str = "10.0.0.1";

@@ -1,3 +1,5 @@
+//! Heads that pass and heads that do not.
+
 use super::*;
 
 fn head(method: &str, target: &str, fields: &[(&'static str, &str)]) -> RequestHeader {

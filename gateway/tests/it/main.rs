@@ -11,6 +11,7 @@ mod freezing_proxy;
 mod instance;
 mod limit;
 mod platform;
+mod ports;
 mod principals;
 mod redis_server;
 mod usage;

@@ -19,8 +19,10 @@ use redis::Commands;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use crate::instance::Scripted;
+use crate::ports::free_port;
 use crate::redis_server::RedisServer;
 
 /// The domain of the gateway under test.
@@ -151,13 +153,20 @@ impl Platform {
         self.authority = certificates(&self.folder.path().join("certificates"));
     }
 
+    /// Whether both public ports are open; they are opened beside the internal one, in no order.
+    async fn listens(&self) -> bool {
+        let (http, https) =
+            (TcpStream::connect(("127.0.0.1", self.http)).await, TcpStream::connect(("127.0.0.1", self.https)).await);
+        http.is_ok() && https.is_ok()
+    }
+
     async fn wait_until_ready(&self) {
         let client = reqwest::Client::builder().build().unwrap();
         let health = format!("http://127.0.0.1:{}/health", self.internal);
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         loop {
             let answer = client.get(&health).send().await;
-            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) && self.listens().await {
                 return;
             }
             assert!(tokio::time::Instant::now() < deadline, "the gateway is not ready: {answer:?}");
@@ -295,9 +304,4 @@ fn certificates(folder: &std::path::Path) -> String {
     std::fs::write(folder.join(format!("_.{DOMAIN}.crt")), signed.cert.pem()).unwrap();
     std::fs::write(folder.join(format!("_.{DOMAIN}.key")), signed.signing_key.serialize_pem()).unwrap();
     signed.cert.pem()
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,11 +1,12 @@
 //! A private Redis for one test: started on a free port, killed at the end.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::ports::free_port;
 
 /// A running `redis-server` that keeps nothing on disk.
 pub(crate) struct RedisServer {
@@ -91,8 +92,4 @@ fn launch(port: u16, folder: &TempDir) -> Child {
         .stdout(Stdio::null())
         .spawn()
         .expect("redis-server (Debian package redis-server) can be started")
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

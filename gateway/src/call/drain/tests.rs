@@ -1,3 +1,5 @@
+//! When a connection goes on after a refusal.
+
 use bytes::Bytes;
 
 use super::super::downstream::Unread;

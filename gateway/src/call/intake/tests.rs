@@ -1,3 +1,5 @@
+//! The bounds of request bodies, one by one and together.
+
 use super::super::scripted::ScriptedClient;
 use super::*;
 

@@ -1,3 +1,5 @@
+//! What reaches a client, in how many writes, and how a stream ends.
+
 use http::HeaderMap;
 use protocol::envelope::instance::{open_request, seal_line};
 use protocol::envelope::{Generation, seal_request};

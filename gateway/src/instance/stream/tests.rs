@@ -1,3 +1,5 @@
+//! Sealed lines, cut anywhere, whole or not ours.
+
 use protocol::envelope::instance::{open_request, seal_line};
 use protocol::envelope::{Generation, seal_request};
 use protocol::sealing::InstanceKey;
