@@ -1,3 +1,5 @@
+//! Tests of `chute`: what a description of a chute may say.
+
 use serde_json::{Value, json};
 
 use super::*;
