@@ -1,4 +1,4 @@
-//! Everything that decides and remembers: the only program with Postgres, one executable with a role per subcommand.
+#![doc = include_str!("../README.md")]
 
 pub mod admin;
 pub mod clients;

@@ -1,4 +1,4 @@
-//! The edge: TLS, who, how much, where to, stream, record.
+#![doc = include_str!("../README.md")]
 
 pub mod auth;
 pub mod balance;

@@ -1,4 +1,4 @@
-//! Starts the whole platform on one machine with real parts.
+#![doc = include_str!("../README.md")]
 
 pub mod admin;
 pub mod certificates;
