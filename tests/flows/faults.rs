@@ -24,13 +24,27 @@ const HOURS: i64 = 6;
 async fn scene() -> (Scene, User) {
     let mut scene = Scene::start().await;
     let user = scene.unlimited_user("load", &[]).await;
+    for gateway in 0..scene.gateways() {
+        wait_until_known(&scene, gateway, &user).await;
+    }
     (scene, user)
+}
+
+/// Until a gateway knows a new key: then a model that nobody has is what it misses, and no call is recorded.
+async fn wait_until_known(scene: &Scene, gateway: usize, user: &User) {
+    let deadline = Instant::now() + LONGEST;
+    let (web, url) = (scene.client(), scene.url_at("llm", gateway));
+    while load::ask(&web, &url, &user.key, "nobody/nothing", 1).await.end != End::Refused(404) {
+        assert!(Instant::now() < deadline, "gateway {gateway} does not know the user");
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn show(what: &str, seen: &[Seen]) {
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
     for call in seen {
-        *ends.entry(format!("{:?}", call.end)).or_default() += 1;
+        let code = call.code.as_deref().unwrap_or_default();
+        *ends.entry(format!("{:?} {code}", call.end)).or_default() += 1;
     }
     let tokens: u64 = seen.iter().map(|call| call.tokens).sum();
     stack::screen::say(&format!("{what}: {} calls, {tokens} tokens, {ends:?}", seen.len()));

@@ -40,6 +40,14 @@ pub(crate) struct Seen {
     /// Content chunks received.
     pub(crate) tokens: u64,
     pub(crate) end: End,
+    /// The code of the refusal, if it was one.
+    pub(crate) code: Option<String>,
+}
+
+impl Seen {
+    fn nothing() -> Self {
+        Self { call: None, tokens: 0, end: End::Nothing, code: None }
+    }
 }
 
 /// Clients at work.
@@ -86,13 +94,16 @@ pub(crate) async fn ask(web: &Client, url: &str, key: &str, model: &str, tokens:
         "model": model, "stream": true, "max_tokens": tokens, "messages": [{"role": "user", "content": "Go on."}],
     });
     let request = web.post(format!("{url}/v1/chat/completions")).bearer_auth(key).json(&body).timeout(LONGEST);
-    let Ok(answer) = request.send().await else { return Seen { call: None, tokens: 0, end: End::Nothing } };
+    let Ok(answer) = request.send().await else { return Seen::nothing() };
     let id = answer.headers().get(headers::INVOCATION_ID).and_then(|value| value.to_str().ok()?.parse().ok());
     if !answer.status().is_success() {
-        return Seen { call: id, tokens: 0, end: End::Refused(answer.status().as_u16()) };
+        let end = End::Refused(answer.status().as_u16());
+        let body: Value = answer.json().await.unwrap_or_default();
+        let code = body.pointer("/error/code").and_then(Value::as_str).map(str::to_owned);
+        return Seen { call: id, tokens: 0, end, code };
     }
     let (tokens, whole) = read(answer).await;
-    Seen { call: id, tokens, end: if whole { End::Whole } else { End::Cut } }
+    Seen { call: id, tokens, end: if whole { End::Whole } else { End::Cut }, code: None }
 }
 
 /// Counts the content chunks of a stream, and says whether it came to its end.

@@ -1,5 +1,5 @@
 //! End-to-end tests on a running platform.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in what it shares with others")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
 mod books;
 mod faults;
