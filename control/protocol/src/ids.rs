@@ -113,3 +113,18 @@ pub fn chute_version(image: ImageId, code: &str) -> Uuid {
 fn oid(name: &str) -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made with Python's `uuid.uuid5(uuid.NAMESPACE_OID, …)`.
+    #[test]
+    fn deterministic_identifiers_are_those_the_cli_computes() {
+        let image = ImageId::of_tag("Tester", "hello", "0.1");
+        assert_eq!(image.to_string(), "8e9f2dd5-65bf-5e28-be82-6b1a7dee1adb");
+        assert_eq!(ChuteId::of_name("tester", "hello").to_string(), "c492d470-cc2b-57e3-93ce-0c4e70767b80");
+        assert_eq!(UserId::of_fingerprint_hash(&"ab".repeat(64)).to_string(), "28bd6461-02a2-5ade-9fda-7e494754bce7");
+        assert_eq!(chute_version(image, "print(1)\n").to_string(), "f30987ba-6cb6-58a1-8801-46d77cf1b3a9");
+    }
+}
