@@ -25,8 +25,10 @@ use crate::usage::meter::Meter;
 
 /// What became of one attempt.
 enum Attempt {
-    /// The client has an answer, whole or broken off, or went away.
+    /// The instance had an answer; the client has it, whole or broken off.
     Over,
+    /// The client went away before there was an answer.
+    Left,
     /// Nothing went to the client; the attempt has still to be recorded.
     Failed(Unopened, Box<Running>),
     /// It could not even begin.
@@ -46,6 +48,7 @@ impl<I: Instances> Calls<I> {
             let (unopened, running) = match self.try_once(&mut job, &mut place, client).await {
                 Attempt::Failed(unopened, running) => (unopened, running),
                 Attempt::Refused(refusal) => break refusal,
+                Attempt::Left => return,
                 Attempt::Over => {
                     // Another instance had an answer to the same request, so the empty ones were at fault.
                     return attempts.empty_ones().for_each(|instance| self.places.strike(instance));
@@ -84,7 +87,7 @@ impl<I: Instances> Calls<I> {
         match opened {
             None => {
                 running.finish(Outcome::Aborted, None);
-                Attempt::Over
+                Attempt::Left
             }
             Some(Err(_)) => Attempt::Failed(Failure::Timeout.into(), Box::new(running)),
             Some(Ok(Err(unopened))) => Attempt::Failed(unopened, Box::new(running)),

@@ -80,7 +80,8 @@ impl Running {
         let facts = settle::facts(self.kind, self.estimate, &self.counters, now - self.started_at);
         let error = error.or((outcome == Outcome::Aborted && !delivered).then_some(ABORTED));
         let sequence = self.flight.finish(outcome, now, error, facts, delivered);
-        if !delivered {
+        // The same rule by which control counts: a call that failed costs none of the allowance.
+        if !delivered || outcome == Outcome::Failed {
             return self.quota;
         }
         if let (Some(quota), Some(sequence)) = (self.quota, sequence) {
