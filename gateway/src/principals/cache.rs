@@ -31,6 +31,8 @@ pub(super) struct Cache<T> {
 pub(super) enum Held<T> {
     /// It had this value in that epoch, and no invalidation has come since.
     Value(Arc<T>, Epoch),
+    /// It had this value in that epoch, and has changed since.
+    Overtaken(Arc<T>, Epoch),
     /// It did not exist in that epoch, a moment ago.
     Absent(Epoch),
     /// Has to be read.
@@ -63,8 +65,9 @@ struct Shard<T> {
 struct Slot<T> {
     value: Arc<T>,
     version: u64,
-    /// None once an invalidation came: only the version still counts.
-    verified: Option<Epoch>,
+    verified: Epoch,
+    /// Whether an invalidation has come since.
+    overtaken: bool,
     /// Whether it was asked for since eviction last passed by.
     used: bool,
 }
@@ -85,11 +88,12 @@ impl<T> Cache<T> {
             return Held::Absent(*epoch);
         }
         match shard.slots.get_mut(key) {
-            Some(Slot { value, verified: Some(epoch), used, .. }) => {
+            Some(Slot { value, verified, overtaken, used, .. }) => {
                 *used = true;
-                Held::Value(Arc::clone(value), *epoch)
+                let held = if *overtaken { Held::Overtaken } else { Held::Value };
+                held(Arc::clone(value), *verified)
             }
-            Some(_) | None => Held::Unknown,
+            None => Held::Unknown,
         }
     }
 
@@ -138,7 +142,7 @@ impl<T> Cache<T> {
         shard.invalidations += 1;
         shard.absent.remove(key);
         if let Some(slot) = shard.slots.get_mut(key) {
-            slot.verified = None;
+            slot.overtaken = true;
         }
     }
 
@@ -159,7 +163,7 @@ impl<T> Shard<T> {
     }
 
     fn insert(&mut self, key: &Arc<str>, value: Versioned<Arc<T>>, epoch: Epoch, capacity: usize) {
-        let slot = Slot { value: value.entry, version: value.version, verified: Some(epoch), used: false };
+        let slot = Slot { value: value.entry, version: value.version, verified: epoch, overtaken: false, used: false };
         if let Some(held) = self.slots.get_mut(key) {
             *held = slot;
             return;

@@ -52,3 +52,24 @@ async fn a_free_or_invoiced_account_has_no_allowance_to_use_up() {
         assert!(hold.is_none());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn funds_that_changed_serve_on_while_redis_cannot_be_read() {
+    let mut who = Who::start().await;
+    let writer = WriterId::random();
+    let quota = Quota::new(who.principals.clone(), writer);
+    let user = UserEntry { quotas: [(Bucket::Default, 2)].into(), ..user() };
+    let check = async || quota.check(&user, ChuteId::random(), Clock::default().now()).await;
+    let key = who.publish_caller();
+    assert!(who.identify(&key).await.is_ok());
+    who.publish(&Key::funds(user.id), 1, &funds(0, 1, (writer, 0)));
+    assert!(check().await.is_ok());
+    who.publish(&Key::funds(user.id), 2, &funds(0, 2, (writer, 0)));
+    who.revoke(&key, 2);
+    eventually("the later change has arrived", async || who.identify(&key).await.is_err()).await;
+    who.control.fails();
+    who.redis.kill();
+    eventually("the loss is noticed", async || who.metrics.principals_connected.get() == 0).await;
+    check().await.expect("the funds known last").expect("the user has an allowance").counted(1);
+    assert!(matches!(check().await.err(), Some(Refusal::QuotaExceeded { .. })), "own calls are added all the same");
+}

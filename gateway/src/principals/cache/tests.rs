@@ -22,7 +22,7 @@ fn put(cache: &Cache<&'static str>, key: &Arc<str>, version: u64, text: &'static
 fn value(cache: &Cache<&'static str>, key: &str) -> Option<(&'static str, Epoch)> {
     match cache.find(key, Instant::now()) {
         Held::Value(value, epoch) => Some((*value, epoch)),
-        Held::Absent(_) | Held::Unknown => None,
+        Held::Overtaken(..) | Held::Absent(_) | Held::Unknown => None,
     }
 }
 
