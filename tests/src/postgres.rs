@@ -126,8 +126,20 @@ impl Postgres {
         // The password is hex of our own making: it needs no quoting.
         let password = &secrets.postgres;
         self.superuser(secrets, &format!("create role {ROLE} login password '{password}'")).await?;
-        self.superuser(secrets, &format!("create database {ROLE} owner {ROLE}")).await?;
-        Ok(())
+        self.make_database(secrets).await
+    }
+
+    async fn make_database(&self, secrets: &Secrets) -> anyhow::Result<()> {
+        self.superuser(secrets, &format!("create database {ROLE} owner {ROLE}")).await.map(drop)
+    }
+
+    /// Throws away what is in the database.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn empty(&self, secrets: &Secrets) -> anyhow::Result<()> {
+        self.superuser(secrets, &format!("drop database {ROLE} with (force)")).await?;
+        self.make_database(secrets).await
     }
 
     async fn superuser(&self, secrets: &Secrets, statement: &str) -> anyhow::Result<String> {
@@ -228,6 +240,7 @@ mod tests {
         second.superuser(&secrets, "select * from kept").await.unwrap();
         second.restart(&spawner).await.unwrap();
         second.superuser(&secrets, "select * from kept").await.unwrap();
+        second.empty(&secrets).await.unwrap();
         second.stop().await.unwrap();
     }
 }

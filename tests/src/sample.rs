@@ -76,7 +76,7 @@ impl Sample {
         hotkey: &Hotkey,
     ) -> anyhow::Result<Self> {
         let file = folder.join(FILE);
-        let mut sample = if file.exists() {
+        let mut sample = if Self::is_in(folder) {
             let text = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
             serde_json::from_slice(&text).with_context(|| format!("reading {}", file.display()))?
         } else {
@@ -87,6 +87,12 @@ impl Sample {
         }
         private::write(&file, &serde_json::to_vec_pretty(&sample)?)?;
         Ok(sample)
+    }
+
+    /// Whether an earlier start has filled the platform of this folder.
+    #[must_use]
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(FILE).exists()
     }
 
     /// The chute that runs this engine.

@@ -1,10 +1,13 @@
 //! What remembers: PostgreSQL, Redis and the object store, started together.
 
+use anyhow::Context;
+
 use crate::children::Spawner;
 use crate::ports::Ports;
 use crate::postgres::Postgres;
 use crate::proxy::Proxy;
 use crate::redis::{Redis, User};
+use crate::sample::Sample;
 use crate::secrets::Secrets;
 use crate::store::Store;
 
@@ -27,6 +30,10 @@ impl Stores {
         say("starting PostgreSQL");
         let port = ports.claim("postgres")?;
         let postgres = Postgres::start(folder, &options.state, port, secrets, spawner).await?;
+        if !Sample::is_in(folder) {
+            // A first start that was interrupted leaves half of it, and nobody has its keys.
+            postgres.empty(secrets).await.context("emptying the database")?;
+        }
         say("starting Redis");
         let redis = Redis::start(folder, ports.claim("redis")?, secrets, spawner).await?;
         let redis_proxy = if options.freezable_redis {
