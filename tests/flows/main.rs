@@ -3,6 +3,7 @@
 
 mod books;
 mod faults;
+mod first_light;
 mod http2;
 mod load;
 mod openai;

@@ -140,7 +140,7 @@ async fn a_revoked_key_is_refused_within_a_second_by_every_gateway() {
 #[tokio::test]
 async fn a_revoked_key_is_refused_after_stale_after_while_redis_is_silent() {
     let mut scene = Scene::with_stale_after(STALE_AFTER).await;
-    let user = scene.free_user("revoked").await;
+    let user = scene.unlimited_user("revoked", &[]).await;
     let kept = scene.key(&user.id).await;
     let urls = model_lists(&scene);
     let (waves, mut latest) = (Size::asked().pick(1, 50), Duration::ZERO);

@@ -21,8 +21,6 @@ const LONGEST: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(30);
 /// The permission bit of those who are not limited in their rate.
 const UNLIMITED: &str = "32";
-/// The same, and of those who have no allowance either.
-const FREE: &str = "48";
 
 /// A running platform whose folder goes with it, unless the test fails.
 pub(crate) struct Scene {
@@ -157,11 +155,6 @@ impl Scene {
     pub(crate) async fn unlimited_user(&mut self, name: &str, more: &[&str]) -> User {
         let more = [&["--permissions", UNLIMITED], more].concat();
         self.user(name, 1_000_000, &more).await
-    }
-
-    /// A new user without limits whose calls are not counted against an allowance.
-    pub(crate) async fn free_user(&mut self, name: &str) -> User {
-        self.user(name, 0, &["--permissions", FREE]).await
     }
 
     /// Another key of a user.

@@ -3,6 +3,8 @@
 mod hold;
 mod welcome;
 
+pub use welcome::commands;
+
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;

@@ -7,7 +7,8 @@ use crate::description::Description;
 /// The lines, in order.
 pub(super) fn lines(stack: &Description) -> Vec<String> {
     let authority = stack.ca.display();
-    let (llm, model, key) = (&stack.urls.llm, &stack.chute.model, &stack.api_key);
+    let (llm, key) = (&stack.urls.llm, &stack.api_key);
+    let [curl, python, record] = commands(stack);
     let chute = format!("https://{}:{}", stack.chute.host, stack.https_port);
     let export = export_path(crate::clock::now());
     let gateways = stack.gateways.iter().map(|gateway| gateway.https_port.to_string()).collect::<Vec<_>>().join(", ");
@@ -28,23 +29,15 @@ Three commands to try:
 
 1. Stream a chat with curl:
 
-curl -N --cacert {authority} {llm}/v1/chat/completions \
-  -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
-  -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'
+{curl}
 
 2. The same with OpenAI's Python client (pip install openai):
 
-SSL_CERT_FILE={authority} python3 -c '
-from openai import OpenAI
-client = OpenAI(base_url="{llm}/v1", api_key="{key}")
-messages = [{{"role": "user", "content": "Hello"}}]
-for chunk in client.chat.completions.create(model="{model}", messages=messages, stream=True):
-    print(chunk.choices[0].delta.content or "", end="", flush=True)
-print()'
+{python}
 
 3. Find the calls in the public record:
 
-curl --cacert {authority} {api}/invocations/exports/recent
+{record}
 
 The file of this hour appears some minutes after its end at {api}{export}
 
@@ -58,6 +51,28 @@ Ctrl-C stops it; the next start goes on with its data."#,
         http = stack.http_port,
     );
     text.lines().map(str::to_owned).collect()
+}
+
+/// The commands to try: a chat with curl, one with OpenAI's Python client, and the public record.
+#[must_use]
+pub fn commands(stack: &Description) -> [String; 3] {
+    let authority = stack.ca.display();
+    let (llm, api, model, key) = (&stack.urls.llm, &stack.urls.api, &stack.chute.model, &stack.api_key);
+    let curl = format!(
+        r#"curl -N --cacert {authority} {llm}/v1/chat/completions \
+  -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
+  -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'"#
+    );
+    let python = format!(
+        r#"SSL_CERT_FILE={authority} python3 -c '
+from openai import OpenAI
+client = OpenAI(base_url="{llm}/v1", api_key="{key}")
+messages = [{{"role": "user", "content": "Hello"}}]
+for chunk in client.chat.completions.create(model="{model}", messages=messages, stream=True):
+    print(chunk.choices[0].delta.content or "", end="", flush=True)
+print()'"#
+    );
+    [curl, python, format!("curl --cacert {authority} {api}/invocations/exports/recent")]
 }
 
 /// Where the export of the current hour will be: files are named by the end of their hour.
