@@ -18,7 +18,7 @@ help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: ## Bring the platform up in .local and print what to try (ARGS=--detach to return at once)
-	@.ci/packages run
+	@.ci/packages
 	@cargo build --quiet --bins
 	@exec $(TARGET)/debug/local run $(ARGS)
 
@@ -26,16 +26,16 @@ stop: ## Stop a platform that runs detached
 	@exec $(TARGET)/debug/local stop
 
 test: ## Check format, lints, docs, licences, dependencies and run all tests
-	@.ci/packages test
+	@.ci/packages
 	@.ci/tools
 	@.ci/test
 
 prove: ## Run long evidence: make prove NAME
-	@.ci/packages test
+	@.ci/packages
 	@.ci/prove $(filter-out prove,$(MAKECMDGOALS))
 
 queries: ## Renew control/.sqlx after a change of SQL
-	@.ci/packages test
+	@.ci/packages
 	@control/prepare-queries
 
 ifneq ($(filter prove,$(MAKECMDGOALS)),)

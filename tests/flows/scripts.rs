@@ -24,11 +24,6 @@ impl Sdk {
         Self(Venv::with(OPENAI).await.unwrap())
     }
 
-    /// Where its `python3` is.
-    pub(crate) fn folder(&self) -> String {
-        self.0.python.parent().unwrap().display().to_string()
-    }
-
     /// Runs a script with what it is to do; what it saw.
     pub(crate) async fn run(&self, script: &str, task: &Value) -> Value {
         let launch = launch(&self.0, script).variable("TASK", task.to_string());

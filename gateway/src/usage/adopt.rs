@@ -104,8 +104,10 @@ fn read_segment(
             Some(Stop::End) => return Ok(Some(Position { segment: number, offset: from })),
             Some(Stop::Unreadable) => bail!("segment {number} is of another version"),
             Some(stop @ (Stop::Torn | Stop::Cut)) => {
-                warn!(segment = number, offset = from, ?stop, "the end of a log segment was not written whole");
-                return Ok(Some(Position { segment: number, offset: from }));
+                warn!(segment = number, offset = from, ?stop, "a log segment cannot be read on from here");
+                // Nothing is cut off: what is damaged in the middle may have whole frames behind it.
+                let length = fs::metadata(segment::path(&folder.segments(), number))?.len();
+                return Ok(Some(Position { segment: number, offset: length }));
             }
         }
     }

@@ -31,7 +31,7 @@ Three commands to try:
 
 {curl}
 
-2. The same with OpenAI's Python client (pip install openai):
+2. The same with OpenAI's Python client, in an environment of its own:
 
 {python}
 
@@ -42,7 +42,7 @@ Three commands to try:
 The file of this hour appears some minutes after its end at {api}{export}
 
 To trust the stack in every program of this machine for good:
-  sudo cp {authority} /usr/local/share/ca-certificates/chutes-local.crt && sudo update-ca-certificates
+  sudo cp '{authority}' /usr/local/share/ca-certificates/chutes-local.crt && sudo update-ca-certificates
 
 Ctrl-C stops it; the next start goes on with its data."#,
         embed = stack.urls.embed,
@@ -57,14 +57,18 @@ Ctrl-C stops it; the next start goes on with its data."#,
 #[must_use]
 pub fn commands(stack: &Description) -> [String; 3] {
     let authority = stack.ca.display();
+    // Debian's own Python takes no packages: the client gets an environment beside the stack.
+    let client = stack.ca.with_file_name("openai");
+    let client = client.display();
     let (llm, api, model, key) = (&stack.urls.llm, &stack.urls.api, &stack.chute.model, &stack.api_key);
     let curl = format!(
-        r#"curl -N --cacert {authority} {llm}/v1/chat/completions \
+        r#"curl -N --cacert '{authority}' {llm}/v1/chat/completions \
   -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
   -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}'"#
     );
     let python = format!(
-        r#"SSL_CERT_FILE={authority} python3 -c '
+        r#"python3 -m venv '{client}' && '{client}/bin/pip' install --quiet openai && \
+  SSL_CERT_FILE='{authority}' '{client}/bin/python' -c '
 from openai import OpenAI
 client = OpenAI(base_url="{llm}/v1", api_key="{key}")
 messages = [{{"role": "user", "content": "Hello"}}]
@@ -72,7 +76,7 @@ for chunk in client.chat.completions.create(model="{model}", messages=messages, 
     print(chunk.choices[0].delta.content or "", end="", flush=True)
 print()'"#
     );
-    [curl, python, format!("curl --cacert {authority} {api}/invocations/exports/recent")]
+    [curl, python, format!("curl --cacert '{authority}' {api}/invocations/exports/recent")]
 }
 
 /// Where the export of the current hour will be: files are named by the end of their hour.

@@ -69,6 +69,19 @@ fn an_adoption_cut_short_while_writing_is_finished_by_the_next() {
 }
 
 #[test]
+fn damage_in_the_middle_of_a_log_cuts_nothing_off() {
+    let root = tempfile::tempdir().unwrap();
+    let (writer, folder) = dead(root.path(), &[Some(sample::admission()), Some(sample::admission()), None]);
+    let damaged = segment::path(&folder.segments(), 1);
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&damaged, &bytes).unwrap();
+    let adopted = adopt(writer, folder).unwrap().unwrap();
+    assert_eq!(adopted.lost, 1, "the segments behind it are read");
+    assert_eq!(fs::read(&damaged).unwrap(), bytes);
+}
+
+#[test]
 fn a_log_of_another_version_is_left_alone() {
     let root = tempfile::tempdir().unwrap();
     let (writer, folder) = dead(root.path(), &[Some(sample::admission())]);
