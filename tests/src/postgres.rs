@@ -1,6 +1,6 @@
 //! A private PostgreSQL cluster that starts again on its data.
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -144,10 +144,13 @@ impl Postgres {
 
     async fn superuser(&self, secrets: &Secrets, statement: &str) -> anyhow::Result<String> {
         let port = self.port.to_string();
+        // Not as an argument: those are for everybody on the machine to see.
+        let file = tempfile::NamedTempFile::new().context("making a temporary file")?;
+        std::fs::write(file.path(), statement).context("writing a temporary file")?;
         let launch = Launch::new("psql", self.cluster.programs.join("psql"))
             .arguments(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set", "ON_ERROR_STOP=1"])
             .arguments(["--host", "127.0.0.1", "--port", &port, "--username", SERVER_USER, "--dbname", "postgres"])
-            .arguments(["--command", statement])
+            .arguments(["--file", &file.path().display().to_string()])
             .variable("PGPASSWORD", secrets.postgres_superuser.clone());
         run(&launch, SHORT).await
     }
@@ -160,7 +163,7 @@ impl Cluster {
         if !geteuid().is_root() {
             return Ok(Self { programs, data: near, user: None });
         }
-        let data = if may_enter(folder).await { near } else { state.join("postgres").join(name_of(folder)) };
+        let data = if may_enter(folder).await { near } else { state.join("postgres").join(name_in(folder)?) };
         Ok(Self { programs, data, user: Some(SERVER_USER) })
     }
 
@@ -205,10 +208,15 @@ async fn may_enter(folder: &Path) -> bool {
     run(&test.user(Some(SERVER_USER)), SHORT).await.is_ok()
 }
 
-/// A name for the data of this folder among those of others: its place on the disk.
-fn name_of(folder: &Path) -> String {
-    let place = folder.metadata().map(|data| (data.dev(), data.ino())).unwrap_or_default();
-    format!("{:x}-{:x}", place.0, place.1)
+/// A name for the data of this folder among those of others; a folder made anew gets another one.
+fn name_in(folder: &Path) -> anyhow::Result<String> {
+    let file = folder.join("postgres.name");
+    if !file.exists() {
+        private::write(&file, uuid::Uuid::new_v4().simple().to_string().as_bytes())?;
+    }
+    let name = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    uuid::Uuid::try_parse(&name).with_context(|| format!("{} does not hold a name", file.display()))?;
+    Ok(name)
 }
 
 fn newest_programs() -> anyhow::Result<PathBuf> {
@@ -242,5 +250,13 @@ mod tests {
         second.superuser(&secrets, "select * from kept").await.unwrap();
         second.empty(&secrets).await.unwrap();
         second.stop().await.unwrap();
+    }
+
+    #[test]
+    fn data_that_lies_elsewhere_is_found_again_by_its_folder_alone() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [first, other] = folders.each_ref().map(|folder| name_in(folder.path()).unwrap());
+        assert_eq!(name_in(folders[0].path()).unwrap(), first);
+        assert_ne!(first, other);
     }
 }
