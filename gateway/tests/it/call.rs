@@ -167,6 +167,19 @@ async fn other_client_errors_of_an_instance_are_relayed_in_its_own_words() {
 }
 
 #[tokio::test]
+async fn a_client_error_whose_words_do_not_all_come_keeps_its_status() {
+    let large = "x".repeat(70 << 10).leak();
+    let short = "HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\nshort";
+    for (act, status) in [(Act::Error(422, large), 422), (Act::Break(short, Duration::ZERO), 413)] {
+        let scripted = Scripted::start([act]).await;
+        let platform = Platform::start(&[&scripted], Wishes::default()).await;
+        let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(false)).await;
+        assert_eq!((got.status, got.json()["error"]["code"].as_str()), (status, Some("bad_request")));
+        assert_eq!(got.json()["detail"], format!("the instance refused the request with status {status}"));
+    }
+}
+
+#[tokio::test]
 async fn failures_on_every_side_end_in_one_honest_status() {
     for (act, status, code) in [
         (Act::Stream(vec![]), 502, "empty_answer"),
