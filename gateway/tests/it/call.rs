@@ -207,7 +207,7 @@ async fn an_instance_that_stays_silent_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_the_instance_closed_counts_as_no_attempt() {
+async fn a_kept_connection_that_breaks_at_once_counts_as_no_attempt() {
     let scripted = Scripted::start([Act::Json("{}".into()), Act::Close, Act::Json("{}".into())]).await;
     let platform = Platform::start(&[&scripted], Wishes::default()).await;
     for _ in 0..2 {
@@ -216,6 +216,29 @@ async fn a_kept_connection_that_the_instance_closed_counts_as_no_attempt() {
     }
     assert_eq!(scripted.asked(), 3);
     assert_eq!(platform.records(2).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_breaks_later_or_within_an_answer_is_a_failure_like_any_other() {
+    for (said, after) in [("", Duration::from_millis(1200)), ("HTTP/1.1 200 O", Duration::ZERO)] {
+        let breaking = Scripted::start([Act::Json("{}".into()), Act::Break(said, after), Act::Json("{}".into())]).await;
+        let steady = Scripted::start([Act::Json("{}".into())]).await;
+        let platform = Platform::start(&[&breaking, &steady], Wishes::default()).await;
+        let mut calls = 0;
+        // Either instance may be picked.
+        while breaking.asked() < 2 {
+            assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(false)).await.status, 200);
+            calls += 1;
+        }
+        for _ in 0..8 {
+            assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(false)).await.status, 200);
+        }
+        assert_eq!(breaking.asked(), 2, "neither sent again nor picked again");
+        let records = platform.records(calls + 9).await;
+        let failed: Vec<_> = records.iter().filter(|record| record.outcome == Outcome::Failed).collect();
+        assert_eq!((records.len(), failed.len()), (calls + 9, 1));
+        assert_eq!(failed[0].error.as_deref(), Some("CONNECTION_CLOSED"));
+    }
 }
 
 #[tokio::test]
