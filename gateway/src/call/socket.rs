@@ -2,6 +2,16 @@
 
 use pingora::protocols::SocketDigest;
 
+/// The state of a TCP connection whose two sides are both open.
+const ESTABLISHED: u8 = 1;
+
+/// Whether the other side has closed the connection, also when bytes it sent before are not read yet.
+///
+/// The socket must still be open.
+pub(super) fn is_left(socket: &SocketDigest) -> bool {
+    socket.tcp_info().is_some_and(|info| info.tcpi_state != ESTABLISHED)
+}
+
 /// How many segments with content have come in, none if the kernel does not say.
 ///
 /// The socket must still be open.

@@ -131,6 +131,26 @@ async fn a_client_that_leaves_before_the_first_piece_closes_the_instance_too() {
 }
 
 #[tokio::test]
+async fn a_client_that_sent_more_than_its_request_is_seen_to_leave() {
+    let (instance, _pieces) = fed().await;
+    let platform = Platform::start(&[&instance], Wishes::default()).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(true))).await;
+    while instance.asked() == 0 {
+        tokio::task::yield_now().await;
+    }
+    raw.send(b"\r\n").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(*instance.abandoned.borrow(), 0, "the client is still there");
+    drop(raw);
+    let mut abandoned = instance.abandoned.clone();
+    let noticed = tokio::time::timeout(Duration::from_secs(2), abandoned.wait_for(|abandoned| *abandoned == 1)).await;
+    noticed.expect("the instance is let go").unwrap();
+    let record = platform.records(1).await.remove(0);
+    assert_eq!((record.outcome, record.delivered), (Outcome::Aborted, false));
+}
+
+#[tokio::test]
 async fn a_failed_attempt_goes_on_to_another_instance() {
     for (act, reason) in [
         (Act::Close, "CONNECTION_CLOSED"),
