@@ -132,7 +132,7 @@ impl Instances for Network {
         let peer = self.peer(instance).await?;
         if let Some(kept) = self.transport.reused_stream(&peer).await {
             match self.exchange(kept, &peer, request).await {
-                // That says nothing about the instance. One that breaks otherwise may have been at work: its failure counts.
+                // That says nothing about the instance; one that breaks otherwise may have been at work, and failed.
                 Err(Broken { error, stale: true }) => debug!(%error, "a kept connection was closed"),
                 other => return other.map_err(|broken| failure(&broken.error)),
             }
