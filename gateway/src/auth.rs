@@ -13,7 +13,7 @@ use protocol::headers;
 use protocol::ids::{ApiKeyId, ChuteId, UserId};
 use protocol::principal::UserEntry;
 use protocol::session::SessionVerifier;
-use protocol::signing::{Covers, Hotkey};
+use protocol::signing::{Covers, Hotkey, Signed};
 
 use crate::clock::Clock;
 use crate::principals::Principals;
@@ -113,6 +113,20 @@ impl Auth {
         Self { principals, sessions, clock }
     }
 
+    /// Refuses what cannot be right before a body is read for it. Whoever passes has not proven anything: everybody can
+    /// name a hotkey, so nothing may be counted against its user yet.
+    ///
+    /// # Errors
+    /// When a signature is too old, is none, or names nobody we know, or when that cannot be known at the moment.
+    pub async fn screen(&self, presented: &Presented) -> Result<(), Refusal> {
+        match presented {
+            Presented::Signed { hotkey, nonce, signature } => {
+                self.screen_hotkey(&Signed { hotkey, nonce, signature }).await
+            }
+            Presented::None | Presented::Key(_) | Presented::Session(_) => Ok(()),
+        }
+    }
+
     /// Says who presented the credential. A signature is consumed here: it is good once, and only a valid one of a
     /// known user is spent.
     ///
@@ -124,7 +138,8 @@ impl Auth {
             Presented::Key(key) => self.identify_key(&key).await,
             Presented::Session(token) => self.identify_session(&token).await,
             Presented::Signed { hotkey, nonce, signature } => {
-                self.identify_hotkey(&hotkey, &nonce, &signature, covers).await
+                let signed = Signed { hotkey: &hotkey, nonce: &nonce, signature: &signature };
+                self.identify_hotkey(&signed, covers).await
             }
         }
     }

@@ -172,7 +172,9 @@ impl<I: Instances> Calls<I> {
         let routes = self.directory.current().ok_or(Refusal::NotReady("the directory has not come yet"))?;
         let query = query::parameters(&request.query)?;
         let presented = self.presented(&request, &routes)?;
-        // A signature covers the body: who signed is known only once that is read.
+        // A signature covers the body: who signed is known only once that is read. Until then neither his limits are
+        // touched nor his view of the chute asked for: the answer would tell strangers which private chutes there are.
+        self.auth.screen(&presented).await?;
         let early = match presented {
             Presented::Signed { .. } => Err(presented),
             Presented::None | Presented::Key(_) | Presented::Session(_) => {

@@ -138,6 +138,10 @@ pub struct Config {
     #[arg(long, env = "GATEWAY_CLIENT_SILENCE_SECONDS", default_value = "30", value_parser = seconds)]
     pub client_silence: Duration,
 
+    /// How long the whole body of a call may take to arrive.
+    #[arg(long, env = "GATEWAY_BODY_SECONDS", default_value = "300", value_parser = seconds)]
+    pub body_seconds: Duration,
+
     /// How long a client may take nothing of what it is sent.
     #[arg(long, env = "GATEWAY_CLIENT_STALL_SECONDS", default_value = "60", value_parser = seconds)]
     pub client_stall: Duration,

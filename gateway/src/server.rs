@@ -132,7 +132,7 @@ impl Parts {
             auth: Auth::new(self.principals.clone(), sessions, self.clock),
             limits: self.limits.clone(),
             quota: self.quota.clone(),
-            intake: Intake::new(config.max_body, config.max_bodies),
+            intake: Intake::new(config.max_body, config.max_bodies, config.body_seconds),
             places: self.places.clone(),
             instances: Network::new(config.source, config.connect),
             log: self.log.clone(),

@@ -6,7 +6,7 @@ mod keypair;
 mod outward;
 
 pub use hotkey::{Hotkey, InvalidHotkey};
-pub use inward::{Authenticated, INWARD_WINDOW, Signed, inward_message, verify_inward};
+pub use inward::{Authenticated, INWARD_WINDOW, Signed, inward_message, named_hotkey, verify_inward};
 pub use keypair::{InvalidSeed, InvalidSignature, Keypair, Signature, SignatureDigest, verify};
 pub use outward::{OutwardSigned, outward_headers, outward_message, verify_outward};
 

@@ -1,19 +1,23 @@
 //! Reads request bodies within their bounds: each one, and all of them together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::downstream::{Downstream, Unread};
 use crate::refusal::Refusal;
 
-/// Memory is reserved in steps of this many bytes.
+/// Memory is counted in steps of this many bytes.
 const STEP: usize = 16 << 10;
+/// Room that a body gets with its first bytes, if it is not announced smaller.
+const FIRST_ROOM: usize = 64 << 10;
 
 /// The memory that request bodies may take.
 pub struct Intake {
     limit: usize,
+    within: Duration,
     steps: Arc<Semaphore>,
 }
 
@@ -40,11 +44,11 @@ pub enum NoBody {
 }
 
 impl Intake {
-    /// At most `limit` bytes each and `total` together.
+    /// At most `limit` bytes each and `total` together; each has to be there `within` this time.
     #[must_use]
-    pub fn new(limit: usize, total: usize) -> Self {
+    pub fn new(limit: usize, total: usize, within: Duration) -> Self {
         let steps = (total / STEP).clamp(1, Semaphore::MAX_PERMITS);
-        Self { limit, steps: Arc::new(Semaphore::new(steps)) }
+        Self { limit, within, steps: Arc::new(Semaphore::new(steps)) }
     }
 
     /// Reads the whole body; `announced` is its length as the head says, if it does.
@@ -52,26 +56,39 @@ impl Intake {
     /// # Errors
     /// When it is too large, too slow, or there is no memory for it.
     pub async fn read(&self, client: &mut impl Downstream, announced: Option<u64>) -> Result<Body, NoBody> {
-        let too_large = || NoBody::Refused(Refusal::BodyTooLarge { limit: self.limit });
-        let announced = match announced.map(usize::try_from) {
+        let expected = match announced.map(usize::try_from) {
             Some(Ok(length)) if length <= self.limit => length,
-            Some(_) => return Err(too_large()),
-            None => 0,
+            Some(_) => return Err(self.too_large()),
+            None => self.limit,
         };
-        let mut memory = None;
-        self.reserve(&mut memory, announced)?;
+        let reading = tokio::time::timeout(self.within, self.collect(client, expected));
+        reading.await.unwrap_or(Err(NoBody::Refused(Refusal::BodyTimeout)))
+    }
+
+    /// Takes memory as bytes arrive: whoever only announces them holds none.
+    async fn collect(&self, client: &mut impl Downstream, expected: usize) -> Result<Body, NoBody> {
         if client.waits_for_continue() {
             client.ask().await.map_err(|_| NoBody::Gone)?;
         }
-        let mut bytes = BytesMut::with_capacity(announced);
+        let mut memory = None;
+        let mut bytes = Vec::new();
         while let Some(piece) = client.piece().await? {
-            if bytes.len() + piece.len() > self.limit {
-                return Err(too_large());
+            let needed = bytes.len() + piece.len();
+            if needed > self.limit {
+                return Err(self.too_large());
             }
-            self.reserve(&mut memory, bytes.len() + piece.len())?;
+            if needed > bytes.capacity() {
+                let room = room(bytes.capacity(), expected).max(needed);
+                self.reserve(&mut memory, room)?;
+                bytes.reserve_exact(room - bytes.len());
+            }
             bytes.extend_from_slice(&piece);
         }
-        Ok(Body { bytes: bytes.freeze(), memory: Memory { _permit: memory } })
+        Ok(Body { bytes: bytes.into(), memory: Memory { _permit: memory } })
+    }
+
+    fn too_large(&self) -> NoBody {
+        NoBody::Refused(Refusal::BodyTooLarge { limit: self.limit })
     }
 
     /// Grows the reservation to cover so many bytes.
@@ -90,6 +107,11 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+/// The room after the one that is full: twice as much, so that a body is copied few times, but no more than expected.
+fn room(full: usize, expected: usize) -> usize {
+    full.saturating_mul(2).max(FIRST_ROOM).min(expected)
 }
 
 impl From<Unread> for NoBody {

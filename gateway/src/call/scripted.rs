@@ -1,6 +1,7 @@
 //! Both sides of a call from a script, for the tests of what lies between.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -13,6 +14,8 @@ use crate::instance::verdict::Failure;
 #[derive(Default)]
 pub(super) struct ScriptedClient {
     pub(super) body: VecDeque<Result<Bytes, Unread>>,
+    /// Time before each piece of the body, and before its end.
+    pub(super) pace: Duration,
     pub(super) waits: bool,
     pub(super) leaves: bool,
     pub(super) written: Vec<Bytes>,
@@ -22,6 +25,9 @@ pub(super) struct ScriptedClient {
 
 impl Downstream for ScriptedClient {
     async fn piece(&mut self) -> Result<Option<Bytes>, Unread> {
+        if !self.pace.is_zero() {
+            tokio::time::sleep(self.pace).await;
+        }
         self.body.pop_front().transpose()
     }
 

@@ -4,6 +4,13 @@
 //! makes Redis send an invalidation, which reaches [`Cache::invalidate`] either before the value is put in (then the
 //! ticket is outdated and the value dropped) or after it (then the value loses its mark). If the connection breaks so
 //! that it reaches neither, the epoch of the ticket has no further proof, and the value has to be read again.
+//!
+//! Versions are compared within one epoch only. There Redis is one and the same, and its write script never lowers a
+//! version, so that an older one can only be an answer of control that was overtaken. A new epoch may be another Redis,
+//! or one that control filled anew from a Postgres that was put back to an earlier state: what is read now counts, or
+//! this gateway alone would keep a state that nobody else knows. Redis holds nothing that control did not write in its
+//! order, and control fills it anew, from Postgres, as soon as it was emptied or restarted; one that came back with
+//! older data is believed until then.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -48,9 +55,9 @@ pub(super) struct Ticket {
 
 /// What became of a value that was read.
 pub(super) enum Settled<T> {
-    /// It is in the cache; an older version than the one held gives the one held.
+    /// It is in the cache; an older version than the one held in the same epoch gives the one held.
     Kept(Option<Arc<T>>),
-    /// A change came in between; it is right for the reader that asked before, but not kept.
+    /// A change or a later epoch came in between; it is right for the reader that asked before, but not kept.
     Overtaken(Option<Arc<T>>),
 }
 
@@ -121,12 +128,15 @@ impl<T> Cache<T> {
             shard.remember_absent(key, ticket.epoch, now, self.shard_capacity.div_ceil(ABSENT_SHARE));
             return Settled::Kept(None);
         };
-        let value = match shard.slots.get(key) {
-            Some(held) if held.version > found.version => {
+        let held = shard.slots.get(key);
+        let value = match held {
+            Some(held) if (held.verified, held.version) > (ticket.epoch, found.version) => {
                 Versioned { version: held.version, entry: held.value.clone() }
             }
             Some(_) | None => Versioned { version: found.version, entry: Arc::new(found.entry) },
         };
+        // A value of a later epoch stays as it is: this reading says nothing about that epoch.
+        let overtaken = overtaken || held.is_some_and(|held| held.verified > ticket.epoch);
         if overtaken {
             return Settled::Overtaken(Some(value.entry));
         }

@@ -17,6 +17,8 @@ pub(super) struct Completeness {
 #[derive(Default)]
 struct State {
     believed: Option<(Versioned<Complete>, Instant)>,
+    /// What was believed before an older one was forced.
+    displaced: Option<Versioned<Complete>>,
     refused: Option<Versioned<Complete>>,
 }
 
@@ -40,17 +42,20 @@ impl Completeness {
         let mut state = self.state.lock().expect("nothing panics under this lock");
         if let Some((believed, believed_at)) = &state.believed {
             let is_older = marker.version < believed.version;
-            if is_older && now.saturating_duration_since(*believed_at) < OUT_OF_ORDER_FOR {
+            let is_displaced = state.displaced.as_ref() == Some(marker);
+            if (is_older || is_displaced) && now.saturating_duration_since(*believed_at) < OUT_OF_ORDER_FOR {
                 return Verdict::Incomplete;
             }
-            if is_older || !marker.entry.may_replace(&believed.entry) {
+            // A forced one may be older; it is stated for longer than readings overlap.
+            if (is_older && !marker.entry.forced) || !marker.entry.may_replace(&believed.entry) {
                 let anew = state.refused.as_ref() != Some(marker);
                 state.refused = Some(marker.clone());
                 return Verdict::Refused { anew };
             }
         }
         if state.believed.as_ref().is_none_or(|(believed, _)| believed != marker) {
-            state.believed = Some((marker.clone(), now));
+            let before = state.believed.replace((marker.clone(), now));
+            state.displaced = before.map(|(before, _)| before).filter(|before| before.version > marker.version);
         }
         state.refused = None;
         Verdict::Complete
@@ -81,12 +86,27 @@ mod tests {
     #[test]
     fn an_older_set_is_refused_unless_two_readings_only_overlapped() {
         let completeness = Completeness::default();
-        let (older, newer) = (marker(1, 10, 10, true), marker(2, 10, 10, false));
+        let (older, newer) = (marker(1, 10, 10, false), marker(2, 10, 10, false));
         let now = Instant::now();
         assert_eq!(completeness.judge(Some(&newer), now), Verdict::Complete);
         assert_eq!(completeness.judge(Some(&older), now), Verdict::Incomplete);
         let later = now + OUT_OF_ORDER_FOR;
         assert_eq!(completeness.judge(Some(&newer), later), Verdict::Complete);
         assert_eq!(completeness.judge(Some(&older), later), Verdict::Refused { anew: true });
+    }
+
+    #[test]
+    fn an_older_set_that_is_forced_is_the_reference_from_then_on() {
+        let completeness = Completeness::default();
+        let start = Instant::now();
+        let judge = |marker, seconds| completeness.judge(Some(&marker), start + Duration::from_secs(seconds));
+        let newer = marker(100, 10, 10, false);
+        assert_eq!(judge(newer.clone(), 0), Verdict::Complete);
+        assert_eq!(judge(marker(7, 1, 1, true), 10), Verdict::Complete);
+        assert_eq!(judge(newer, 11), Verdict::Incomplete, "a reading that was under way changes nothing");
+        assert_eq!(judge(marker(7, 1, 1, true), 12), Verdict::Complete);
+        assert_eq!(judge(marker(8, 1, 1, false), 70), Verdict::Complete);
+        assert_eq!(judge(marker(7, 1, 1, false), 80), Verdict::Refused { anew: true });
+        assert_eq!(judge(marker(8, 1, 1, false), 81), Verdict::Complete);
     }
 }

@@ -101,6 +101,24 @@ async fn an_empty_truncated_older_or_halved_directory_is_refused_until_forced() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_older_directory_that_is_forced_takes_force_and_versions_go_on_from_it() {
+    let who = Who::start().await;
+    write(&who, &snapshot(&["a", "b", "c"], 500, false));
+    eventually("the good one is in force", async || has(&who, "c")).await;
+    write(&who, &snapshot(&["a"], 7, true));
+    announce(&who);
+    eventually("the forced one is in force", async || who.metrics.directory_version.get() == 7).await;
+    assert!(!has(&who, "c"));
+    write(&who, &snapshot(&["a", "d"], 8, false));
+    announce(&who);
+    eventually("the next one is in force", async || has(&who, "d")).await;
+    write(&who, &snapshot(&["a", "e"], 7, false));
+    announce(&who);
+    eventually("an older one is refused again", async || refused(&who, "older") == 1).await;
+    assert!(has(&who, "d") && !has(&who, "e"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_directory_serves_on_without_redis_and_its_age_shows() {
     let mut who = Who::start().await;
     write(&who, &snapshot(&["a"], 1, false));

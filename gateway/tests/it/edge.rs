@@ -140,6 +140,17 @@ async fn a_chunked_body_that_grows_too_large_is_refused() {
 }
 
 #[tokio::test]
+async fn a_body_that_does_not_arrive_in_time_is_408() {
+    let wishes = Wishes { settings: vec!["--body-seconds=0.5".into()], ..Wishes::default() };
+    let platform = Platform::start(&[], wishes).await;
+    let head = format!(
+        "POST /run HTTP/1.1\r\nHost: own-chute.{DOMAIN}\r\nAuthorization: {}\r\nContent-Length: 9\r\n\r\n{{",
+        platform.key
+    );
+    assert_eq!(told(&platform, head.as_bytes()).await, (408, "body_timeout".into()));
+}
+
+#[tokio::test]
 async fn a_body_is_asked_for_only_after_the_checks() {
     let scripted = Scripted::start([Act::Json("1".into())]).await;
     let platform = Platform::start(&[&scripted], Wishes::default()).await;

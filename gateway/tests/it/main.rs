@@ -14,5 +14,6 @@ mod platform;
 mod ports;
 mod principals;
 mod redis_server;
+mod signed;
 mod usage;
 mod who;

@@ -51,20 +51,33 @@ pub fn inward_message(hotkey: &Hotkey, nonce: &str, covers: Covers<'_>) -> Strin
     format!("{hotkey}:{nonce}:{}", covers.field())
 }
 
+/// Whom a signed request names, if its time and its form are right. It proves nothing: the body is not known yet.
+///
+/// # Errors
+/// When the time, the form of the signature or the address is wrong.
+pub fn named_hotkey(signed: &Signed<'_>, now_unix: i64) -> Result<Hotkey, SignatureError> {
+    parts(signed, now_unix).map(|(hotkey, _)| hotkey)
+}
+
 /// Checks a signed request, cheapest test first.
 ///
 /// # Errors
 /// When the address, the time or the signature is wrong.
 pub fn verify_inward(signed: &Signed<'_>, covers: Covers<'_>, now_unix: i64) -> Result<Authenticated, SignatureError> {
-    if !nonce_is_fresh(signed.nonce, now_unix, INWARD_WINDOW) {
-        return Err(SignatureError::Nonce);
-    }
-    let signature = Signature::parse(signed.signature).map_err(|_| SignatureError::Signature)?;
-    let hotkey = Hotkey::parse(signed.hotkey).map_err(|_| SignatureError::Hotkey)?;
+    let (hotkey, signature) = parts(signed, now_unix)?;
     let message = inward_message(&hotkey, signed.nonce, covers);
     if !verify(&hotkey, message.as_bytes(), &signature) {
         return Err(SignatureError::Signature);
     }
     let digest = SignatureDigest::new(&hotkey, &signature);
     Ok(Authenticated { hotkey, digest })
+}
+
+fn parts(signed: &Signed<'_>, now_unix: i64) -> Result<(Hotkey, Signature), SignatureError> {
+    if !nonce_is_fresh(signed.nonce, now_unix, INWARD_WINDOW) {
+        return Err(SignatureError::Nonce);
+    }
+    let signature = Signature::parse(signed.signature).map_err(|_| SignatureError::Signature)?;
+    let hotkey = Hotkey::parse(signed.hotkey).map_err(|_| SignatureError::Hotkey)?;
+    Ok((hotkey, signature))
 }

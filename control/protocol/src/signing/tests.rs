@@ -161,6 +161,16 @@ fn inward_refusals_name_the_part_that_is_wrong() {
 }
 
 #[test]
+fn whom_a_request_names_is_known_without_its_body_if_its_form_is_right() {
+    let right = signed(BODY_SIGNATURE);
+    assert_eq!(named_hotkey(&right, NOW), Ok(hotkey(ALICE)));
+    assert_eq!(named_hotkey(&Signed { hotkey: BOB, ..right }, NOW), Ok(hotkey(BOB)), "it proves nothing");
+    assert_eq!(named_hotkey(&Signed { hotkey: "5Grw", ..right }, NOW), Err(SignatureError::Hotkey));
+    assert_eq!(named_hotkey(&Signed { nonce: "1600000000", ..right }, NOW), Err(SignatureError::Nonce));
+    assert_eq!(named_hotkey(&Signed { signature: "zz", ..right }, NOW), Err(SignatureError::Signature));
+}
+
+#[test]
 fn a_nonce_is_fresh_inside_the_window_to_both_sides() {
     let table = [
         ("1700000000", NOW, 600, true),

@@ -62,16 +62,38 @@ fn an_absence_invalidated_while_it_was_read_is_not_kept() {
 }
 
 #[test]
-fn an_older_version_never_replaces_a_newer_one() {
+fn an_older_version_never_replaces_a_newer_one_of_its_epoch() {
+    let cache = Cache::new(100);
+    let (epoch, _) = epochs();
+    let key: Arc<str> = "key:a".into();
+    put(&cache, &key, 5, "new", epoch);
+    cache.invalidate(&key);
+    put(&cache, &key, 4, "old", epoch);
+    assert_eq!(value(&cache, &key), Some(("new", epoch)));
+    put(&cache, &key, 5, "same", epoch);
+    assert_eq!(value(&cache, &key), Some(("same", epoch)));
+}
+
+#[test]
+fn what_is_read_in_a_later_epoch_counts_although_its_version_is_older() {
     let cache = Cache::new(100);
     let (first, second) = epochs();
     let key: Arc<str> = "key:a".into();
-    put(&cache, &key, 5, "new", first);
-    cache.invalidate(&key);
-    put(&cache, &key, 4, "old", second);
-    assert_eq!(value(&cache, &key), Some(("new", second)));
-    put(&cache, &key, 5, "same", second);
-    assert_eq!(value(&cache, &key), Some(("same", second)));
+    put(&cache, &key, 5, "before", first);
+    put(&cache, &key, 4, "put back", second);
+    assert_eq!(value(&cache, &key), Some(("put back", second)));
+}
+
+#[test]
+fn what_was_read_in_an_ended_epoch_never_replaces_what_was_read_since() {
+    let cache = Cache::new(100);
+    let (first, second) = epochs();
+    let key: Arc<str> = "key:a".into();
+    let ticket = cache.ticket(&key, first);
+    put(&cache, &key, 4, "put back", second);
+    let settled = cache.settle(&key, ticket, entry(5, "before"), Instant::now());
+    assert!(matches!(settled, Settled::Overtaken(Some(held)) if *held == "put back"));
+    assert_eq!(value(&cache, &key), Some(("put back", second)));
 }
 
 #[test]
