@@ -7,6 +7,7 @@ mod first_light;
 mod http2;
 mod load;
 mod openai;
+mod operator;
 mod pickle;
 mod records;
 mod revocation;
