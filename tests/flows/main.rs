@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
 mod books;
+mod disconnect;
 mod exports;
 mod faults;
 mod first_light;
