@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgPool, Row as _};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -23,13 +24,13 @@ const ONE_WRITE: u64 = 3;
 
 /// A row that counts as a call: its client got something.
 #[derive(Debug, sqlx::FromRow)]
-struct Row {
+struct Attempt {
     parent_invocation_id: Uuid,
     outcome: String,
     metrics: Option<Value>,
 }
 
-impl Row {
+impl Attempt {
     fn tokens(&self) -> u64 {
         let number = self.metrics.as_ref().and_then(|metrics| metrics["ot"].as_f64());
         number.unwrap_or_else(|| panic!("no tokens in {self:?}")) as u64
@@ -52,7 +53,7 @@ fn answered(call: &Seen) -> bool {
 }
 
 /// The user's delivered rows, once there are enough and no more come.
-async fn settled(db: &PgPool, user: Uuid, expected: usize) -> Vec<Row> {
+async fn settled(db: &PgPool, user: Uuid, expected: usize) -> Vec<Attempt> {
     let deadline = Instant::now() + LONGEST;
     loop {
         let rows = read(db, user).await;
@@ -66,13 +67,13 @@ async fn settled(db: &PgPool, user: Uuid, expected: usize) -> Vec<Row> {
     read(db, user).await
 }
 
-async fn read(db: &PgPool, user: Uuid) -> Vec<Row> {
+async fn read(db: &PgPool, user: Uuid) -> Vec<Attempt> {
     let text = "select parent_invocation_id, outcome, metrics from invocations where user_id = $1 and delivered";
     sqlx::query_as(text).bind(user).fetch_all(db).await.unwrap()
 }
 
-fn compare_calls(seen: &[Seen], rows: &[Row]) {
-    let mut by_call: BTreeMap<Uuid, &Row> = BTreeMap::new();
+fn compare_calls(seen: &[Seen], rows: &[Attempt]) {
+    let mut by_call: BTreeMap<Uuid, &Attempt> = BTreeMap::new();
     for row in rows {
         assert!(by_call.insert(row.parent_invocation_id, row).is_none(), "counted twice: {row:?}");
     }
@@ -93,19 +94,37 @@ fn compare_calls(seen: &[Seen], rows: &[Row]) {
     assert!(by_call.len() <= unseen, "nobody made these calls: {by_call:?}");
 }
 
-/// Each row of Postgres is in the file of its hour, once, and the files hold nothing else.
+/// What the public must be able to read of an attempt.
+#[derive(Debug, PartialEq, sqlx::FromRow)]
+struct Entry {
+    export_hour: DateTime<Utc>,
+    error_message: Option<String>,
+    /// Of text: its tokens and all that is computed of them.
+    metrics: Option<Value>,
+}
+
+/// Each row of Postgres is in the file of its hour, once and with the same content, and the files hold nothing else.
 async fn compare_export(scene: &Scene) {
-    let text = "select invocation_id, export_hour from invocations";
-    let rows: Vec<(Uuid, DateTime<Utc>)> = sqlx::query_as(text).fetch_all(&scene.db).await.unwrap();
-    let hours: BTreeSet<DateTime<Utc>> = rows.iter().map(|(_, hour)| *hour).collect();
-    let mut exported = Vec::new();
+    let mut rows = entries(&scene.db).await;
+    let hours: BTreeSet<DateTime<Utc>> = rows.values().map(|entry| entry.export_hour).collect();
     for hour in hours {
-        exported.extend(invocations_in(&file(scene, hour).await).into_iter().map(|id| (id, hour)));
+        for (id, exported) in entries_in(&file(scene, hour).await, hour) {
+            let row = rows.remove(&id).unwrap_or_else(|| panic!("exported twice or for nothing: {id} {exported:?}"));
+            assert_eq!(exported, row, "{id} differs between the export and Postgres");
+        }
     }
-    exported.sort();
-    let mut rows = rows;
-    rows.sort();
-    assert_eq!(exported, rows, "the export differs from Postgres");
+    assert!(rows.is_empty(), "not exported: {rows:?}");
+}
+
+async fn entries(db: &PgPool) -> BTreeMap<Uuid, Entry> {
+    let text = "select invocation_id, export_hour, error_message, metrics from invocations";
+    let rows = sqlx::query(text).fetch_all(db).await.unwrap();
+    let entry = |row: PgRow| {
+        let mut entry = Entry::from_row(&row).unwrap();
+        entry.metrics = entry.metrics.map(|metrics| comparable(&metrics));
+        (row.get("invocation_id"), entry)
+    };
+    rows.into_iter().map(entry).collect()
 }
 
 /// The public file of an hour, once it is there.
@@ -123,8 +142,29 @@ async fn file(scene: &Scene, hour: DateTime<Utc>) -> String {
     }
 }
 
-fn invocations_in(text: &str) -> Vec<Uuid> {
+fn entries_in(text: &str, hour: DateTime<Utc>) -> Vec<(Uuid, Entry)> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let column = reader.headers().unwrap().iter().position(|name| name == "invocation_id").unwrap();
-    reader.records().map(|record| record.unwrap()[column].parse().unwrap()).collect()
+    let headers = reader.headers().unwrap().clone();
+    let column = |wanted: &str| headers.iter().position(|name| name == wanted).unwrap();
+    let (id, error, metrics) = (column("invocation_id"), column("error_message"), column("metrics"));
+    let entry = |record: csv::Result<csv::StringRecord>| {
+        let record = record.unwrap();
+        let filled = |column: usize| Some(&record[column]).filter(|text| !text.is_empty());
+        let error_message = filled(error).map(str::to_owned);
+        let metrics = filled(metrics).map(|text| comparable(&of_python(text)));
+        (record[id].parse().unwrap(), Entry { export_hour: hour, error_message, metrics })
+    };
+    reader.records().map(entry).collect()
+}
+
+/// A Python literal of numbers, `None`, `True` and `False` under names: there is no other text in it.
+fn of_python(text: &str) -> Value {
+    let json = text.replace('\'', "\"").replace("None", "null").replace("True", "true").replace("False", "false");
+    serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
+/// The same with all numbers as floats: one place writes 3, the other 3.0.
+fn comparable(metrics: &Value) -> Value {
+    let number = |value: &Value| value.as_f64().map_or_else(|| value.clone(), Value::from);
+    metrics.as_object().unwrap().iter().map(|(name, value)| (name.clone(), number(value))).collect()
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use protocol::headers;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use stack::miner::Engine;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::scene::{Scene, User};
@@ -35,6 +36,7 @@ pub(crate) enum End {
 /// One call as its client saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    pub(crate) started: Instant,
     /// Its `X-Chutes-InvocationID`.
     pub(crate) call: Option<Uuid>,
     /// Content chunks received.
@@ -45,8 +47,8 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    fn nothing() -> Self {
-        Self { call: None, tokens: 0, end: End::Nothing, code: None }
+    fn nothing(started: Instant) -> Self {
+        Self { started, call: None, tokens: 0, end: End::Nothing, code: None }
     }
 }
 
@@ -94,21 +96,29 @@ pub(crate) async fn ask(web: &Client, url: &str, key: &str, model: &str, tokens:
         "model": model, "stream": true, "max_tokens": tokens, "messages": [{"role": "user", "content": "Go on."}],
     });
     let request = web.post(format!("{url}/v1/chat/completions")).bearer_auth(key).json(&body).timeout(LONGEST);
-    let Ok(answer) = request.send().await else { return Seen::nothing() };
-    let id = answer.headers().get(headers::INVOCATION_ID).and_then(|value| value.to_str().ok()?.parse().ok());
+    let started = Instant::now();
+    let Ok(answer) = request.send().await else { return Seen::nothing(started) };
+    let id = call_of(&answer);
     if !answer.status().is_success() {
         let end = End::Refused(answer.status().as_u16());
         let body: Value = answer.json().await.unwrap_or_default();
         let code = body.pointer("/error/code").and_then(Value::as_str).map(str::to_owned);
-        return Seen { call: id, tokens: 0, end, code };
+        return Seen { started, call: id, tokens: 0, end, code };
     }
-    let (tokens, whole) = read(answer).await;
-    Seen { call: id, tokens, end: if whole { End::Whole } else { End::Cut }, code: None }
+    let (tokens, whole) = read(&mut answer.bytes_stream(), u64::MAX).await;
+    Seen { started, call: id, tokens, end: if whole { End::Whole } else { End::Cut }, code: None }
 }
 
-/// Counts the content chunks of a stream, and says whether it came to its end.
-async fn read(answer: Response) -> (u64, bool) {
-    let mut pieces = answer.bytes_stream();
+/// The `X-Chutes-InvocationID` of an answer.
+pub(crate) fn call_of(answer: &Response) -> Option<Uuid> {
+    answer.headers().get(headers::INVOCATION_ID)?.to_str().ok()?.parse().ok()
+}
+
+/// Reads so many content chunks of a stream; their number, and whether the stream came to its end.
+pub(crate) async fn read(
+    pieces: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
+    at_most: u64,
+) -> (u64, bool) {
     let (mut text, mut tokens) = (Vec::new(), 0);
     while let Some(Ok(piece)) = pieces.next().await {
         text.extend_from_slice(&piece);
@@ -121,6 +131,9 @@ async fn read(answer: Response) -> (u64, bool) {
             let chunk: Value = serde_json::from_slice(data).unwrap();
             let content = chunk.pointer("/choices/0/delta/content").and_then(Value::as_str);
             tokens += u64::from(content.is_some_and(|content| !content.is_empty()));
+            if tokens == at_most {
+                return (tokens, false);
+            }
         }
     }
     (tokens, false)

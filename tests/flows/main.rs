@@ -2,11 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
 mod books;
+mod disconnect;
+mod exports;
 mod faults;
 mod first_light;
 mod http2;
 mod load;
 mod openai;
+mod operator;
 mod pickle;
 mod records;
 mod revocation;

@@ -60,3 +60,29 @@ async fn check(program: &Path) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// An executable that says it was built from this state of the tree.
+    fn program(folder: &Path, build_id: &str) -> PathBuf {
+        let path = folder.join("program");
+        fs::write(&path, format!("#!/bin/sh\n[ \"$1\" = --build-id ] && echo '{build_id}'\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn an_executable_of_another_build_is_refused_and_one_of_this_build_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        check(&program(folder.path(), BUILD_ID)).await.unwrap();
+        let refusal = check(&program(folder.path(), "another")).await.unwrap_err().to_string();
+        assert!(refusal.contains("was built from another state of the tree (\"another\""), "{refusal}");
+        let refusal = check(&folder.path().join("nothing")).await.unwrap_err().to_string();
+        assert!(refusal.contains("is missing"), "{refusal}");
+    }
+}

@@ -13,6 +13,7 @@ use crate::store::BUCKET;
 use crate::web;
 
 const WORKER: &str = "control-worker";
+const SECOND_WORKER: &str = "control-worker-2";
 const API: &str = "control-api";
 const MIGRATE: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(30);
@@ -123,6 +124,12 @@ impl Control {
         format!("http://127.0.0.1:{}", self.internal.worker)
     }
 
+    /// Address of the second worker's internal listener, when there is one.
+    #[must_use]
+    pub fn second_worker_internal_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.internal.second_worker)
+    }
+
     /// Worker and api, for faults.
     pub fn processes(&mut self) -> [&mut Child; 2] {
         [&mut self.worker, &mut self.api]
@@ -150,14 +157,18 @@ impl Control {
         self.wait_until_healthy(spawner).await
     }
 
-    /// Starts a worker beside the first one, which competes with it for every duty; its clock runs ahead by so much more.
+    /// Starts a worker beside the first one, which competes with it for every duty, and waits until it is healthy; its
+    /// clock runs ahead by so much more.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When it does not become healthy.
     pub async fn second_worker(&self, seconds: i64, spawner: &Spawner) -> anyhow::Result<Child> {
         let mut settings = self.settings.clone();
         settings.clock_offset += seconds;
-        spawner.start(&settings.worker("control-worker-2", self.internal.second_worker)).await
+        let mut worker = spawner.start(&settings.worker(SECOND_WORKER, self.internal.second_worker)).await?;
+        let see = || format!("see {}", spawner.log(SECOND_WORKER).display());
+        web::wait_until_healthy(self.internal.second_worker, &mut worker).await.with_context(see)?;
+        Ok(worker)
     }
 
     /// Stops both.
