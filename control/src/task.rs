@@ -40,6 +40,9 @@ pub trait Task: Send + Sync + 'static {
 
 /// Runs a duty whenever this replica holds its lock, until the program stops.
 ///
+/// Postgres frees the lock of a broken connection before its holder hears of it: for that moment two replicas may run.
+/// A duty is idempotent and takes the row and advisory locks it needs in its own transactions.
+///
 /// # Errors
 /// Never: failures are logged and tried again.
 pub async fn drive<T: Task>(task: T, state: State, stopping: CancellationToken) -> anyhow::Result<()> {
