@@ -1,5 +1,7 @@
 //! What the edge answers before any instance is asked, through the real executable.
 
+use std::time::Duration;
+
 use protocol::credential::Scopes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -142,7 +144,9 @@ async fn a_body_that_does_not_arrive_in_time_is_408() {
         "POST /run HTTP/1.1\r\nHost: own-chute.{DOMAIN}\r\nAuthorization: {}\r\nContent-Length: 9\r\n\r\n{{",
         platform.key
     );
-    assert_eq!(told(&platform, head.as_bytes()).await, (408, "body_timeout".into()));
+    // Sooner than silence alone would be punished.
+    let told = tokio::time::timeout(Duration::from_secs(15), told(&platform, head.as_bytes())).await;
+    assert_eq!(told, Ok((408, "body_timeout".into())));
 }
 
 #[tokio::test]
