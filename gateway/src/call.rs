@@ -13,6 +13,7 @@ mod reply;
 mod running;
 #[cfg(test)]
 mod scripted;
+mod socket;
 pub mod upstream;
 
 use std::sync::Arc;

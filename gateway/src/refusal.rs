@@ -79,6 +79,8 @@ pub enum Refusal {
     },
     /// The body is not what this entry point takes.
     BadRequest(String),
+    /// An instance refused the request with this status, and its words cannot be passed on.
+    RefusedByInstance(StatusCode),
     /// The body is larger than a call may be.
     BodyTooLarge {
         /// Bytes allowed.
@@ -133,6 +135,7 @@ impl Refusal {
             }
             Self::QuotaExceeded { .. } => StatusCode::PAYMENT_REQUIRED,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::RefusedByInstance(status) => *status,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NoInstance(_) | Self::Overloaded | Self::NotReady(_) | Self::LogUnwritable | Self::NoService(_) => {
@@ -162,7 +165,7 @@ impl Refusal {
             Self::RateLimited { .. } => "rate_limited",
             Self::TooManyAtOnce { .. } => "too_many_at_once",
             Self::QuotaExceeded { .. } => "insufficient_quota",
-            Self::BadRequest(_) => "bad_request",
+            Self::BadRequest(_) | Self::RefusedByInstance(_) => "bad_request",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::Overloaded => "overloaded",
@@ -210,6 +213,7 @@ impl Refusal {
             | Self::ReplayedSignature
             | Self::OutOfScope
             | Self::BadRequest(_)
+            | Self::RefusedByInstance(_)
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout
             | Self::Exhausted
@@ -294,6 +298,9 @@ impl Refusal {
                 whose.words()
             ),
             Self::BadRequest(what) => what.clone(),
+            Self::RefusedByInstance(status) => {
+                format!("the instance refused the request with status {}", status.as_u16())
+            }
             Self::BodyTooLarge { limit } => format!("request body is larger than {limit} bytes"),
             Self::BodyTimeout => "the request body did not arrive in time".into(),
             Self::Overloaded => "too many large requests at the moment, try again".into(),

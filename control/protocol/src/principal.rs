@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::credential::{KeyHash, Scopes};
 use crate::ids::{ApiKeyId, ChuteId, UserId, WriterId};
 
-/// Lua: `KEYS[1]` hash, `ARGV[1]` version, `ARGV[2]` entry; returns 1 when written, 0 when a newer one is there.
+/// Lua: `KEYS[1]` hash, `ARGV[1]` version, `ARGV[2]` entry; returns 0 when written, else the newer version that is there.
 pub const WRITE_SCRIPT: &str = "\
 local held = redis.call('HGET', KEYS[1], 'v')
-if held and tonumber(held) > tonumber(ARGV[1]) then return 0 end
+if held and tonumber(held) > tonumber(ARGV[1]) then return tonumber(held) end
 redis.call('HSET', KEYS[1], 'v', ARGV[1], 'd', ARGV[2])
-return 1";
+return 0";
 
 /// Field with the version.
 pub const VERSION_FIELD: &str = "v";

@@ -75,20 +75,22 @@ impl Board {
         Ok(Versioned::from_fields(&fields).ok().flatten())
     }
 
-    /// Posts principals; an older version never replaces a newer one.
+    /// Posts principals and gives for each the newer version that stayed, if one did.
     ///
     /// # Errors
     /// When Redis is away.
-    pub async fn post(&self, postings: &[Posting]) -> anyhow::Result<()> {
+    pub async fn post(&self, postings: &[Posting]) -> anyhow::Result<Vec<Option<u64>>> {
         if postings.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut pipeline = Pipeline::with_capacity(postings.len());
         for posting in postings {
             let command = pipeline.cmd("EVAL").arg(WRITE_SCRIPT).arg(1).arg(posting.key.as_str());
-            command.arg(posting.version).arg(&posting.entry).ignore();
+            command.arg(posting.version).arg(&posting.entry);
         }
-        pipeline.exec_async(&mut self.connection.clone()).await.context("posting principals")
+        let stayed: Vec<u64> =
+            pipeline.query_async(&mut self.connection.clone()).await.context("posting principals")?;
+        Ok(stayed.into_iter().map(|version| (version > 0).then_some(version)).collect())
     }
 
     /// Says that misses no longer mean anything and marks the filling that begins.
@@ -114,7 +116,7 @@ impl Board {
         call.invoke_async(&mut self.connection.clone()).await.context("finishing to fill the board")
     }
 
-    /// Corrects what is said about the set of principals; `false` when Redis was emptied meanwhile.
+    /// Corrects what is said about the set of principals; `false` when Redis was emptied or got a newer word meanwhile.
     ///
     /// # Errors
     /// When Redis is away.

@@ -90,6 +90,21 @@ pub async fn count(db: impl PgExecutor<'_>) -> sqlx::Result<u64> {
     stored(count.try_into())
 }
 
+/// Lifts the version above a newer one that was published; `false` when the row is not older.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn raise(db: impl PgExecutor<'_>, id: ApiKeyId, published: u64) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update api_keys set version = $2 + 1 where api_key_id = $1 and version < $2",
+        id.0,
+        stored(i64::try_from(published))?,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// What gateways know of a key.
 ///
 /// # Errors

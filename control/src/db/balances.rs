@@ -58,6 +58,21 @@ pub async fn touch(db: &mut PgConnection, users: &[UserId]) -> sqlx::Result<()> 
     outbox::record(db, &changes).await
 }
 
+/// Lifts the version above a newer one that was published; `false` when the row is not older.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn raise(db: impl PgExecutor<'_>, user: UserId, published: u64) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update balances set version = $2 + 1 where user_id = $1 and version < $2",
+        user.0,
+        stored(i64::try_from(published))?,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// What gateways know of a user's funds today, from one state of the database.
 ///
 /// # Errors

@@ -60,6 +60,21 @@ pub async fn list(db: impl PgExecutor<'_>, after: &str, limit: i64) -> sqlx::Res
     texts.iter().map(|text| stored(Hotkey::parse(text))).collect()
 }
 
+/// Lifts the version above a newer one that was published; `false` when the row is not older.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn raise(db: impl PgExecutor<'_>, hotkey: &Hotkey, published: u64) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update hotkeys set version = $2 + 1 where hotkey = $1 and version < $2",
+        hotkey.as_str(),
+        stored(i64::try_from(published))?,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// What gateways know of a hotkey.
 ///
 /// # Errors

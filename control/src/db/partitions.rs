@@ -4,30 +4,37 @@
 //! dates alone.
 
 use chrono::{DateTime, Days, NaiveDate, Utc, Weekday};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 /// Weeks made beyond the current one.
 const AHEAD: u64 = 4;
+/// Bounds of each statement: attaching locks the default partition for everybody else and reads all of it.
+const LIMITS: &str = "set local lock_timeout = '1s'; set local statement_timeout = '5s'";
 
 /// Makes the partitions of last week, of this one and of the next four.
 ///
-/// Rows of such a week that already fell into the default partition move into it.
+/// Rows of such a week that already fell into the default partition move into it. So far ahead they are the few of
+/// a clock that is weeks fast; should they ever be too many to move in time, the week stays in the default partition,
+/// where nothing is lost. A week that fails does not keep the others from being made.
 ///
 /// # Errors
-/// When Postgres is away.
+/// The last failure, when Postgres is away or a partition could not be made; the connection remains of use.
 pub async fn ensure(db: &mut PgConnection, now: DateTime<Utc>) -> sqlx::Result<()> {
     let this_week = now.date_naive().week(Weekday::Mon).first_day();
+    let mut outcome = Ok(());
     for monday in this_week
         .checked_sub_days(Days::new(7))
         .into_iter()
         .flat_map(|first| first.iter_weeks())
         .take(AHEAD as usize + 2)
     {
-        if !exists(db, &name(monday)).await? {
-            create(db, monday).await?;
+        if !exists(db, &name(monday)).await?
+            && let Err(error) = create(db, monday).await
+        {
+            outcome = Err(error);
         }
     }
-    Ok(())
+    outcome
 }
 
 fn name(monday: NaiveDate) -> String {
@@ -43,13 +50,14 @@ async fn create(db: &mut PgConnection, monday: NaiveDate) -> sqlx::Result<()> {
     let bounds = format!("'{monday} 00:00:00+00'");
     let end = format!("'{next} 00:00:00+00'");
     let statements = format!(
-        "begin;
-        create table {name} (like invocations including defaults including constraints);
+        "create table {name} (like invocations including defaults including constraints);
         with moved as (
             delete from invocations_default where started_at >= {bounds} and started_at < {end} returning *
         ) insert into {name} select * from moved;
-        alter table invocations attach partition {name} for values from ({bounds}) to ({end});
-        commit;"
+        alter table invocations attach partition {name} for values from ({bounds}) to ({end});"
     );
-    sqlx::raw_sql(AssertSqlSafe(statements)).execute(db).await.map(drop)
+    let mut transaction = db.begin().await?;
+    sqlx::raw_sql(LIMITS).execute(&mut *transaction).await?;
+    sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *transaction).await?;
+    transaction.commit().await
 }

@@ -83,6 +83,21 @@ pub async fn next_version(db: impl PgExecutor<'_>, publication: Publication, see
     stored(u64::try_from(version))
 }
 
+/// Lifts the version to a newer one that was seen; `false` when the row is not older.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn raise(db: impl PgExecutor<'_>, publication: Publication, seen: u64) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update publications set version = $2 where name = $1 and version < $2",
+        publication.name(),
+        stored(i64::try_from(seen))?,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Makes what is published until then carry the operator's word.
 ///
 /// # Errors

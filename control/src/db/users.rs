@@ -208,6 +208,21 @@ pub async fn delete(db: impl PgExecutor<'_>, id: UserId, now: DateTime<Utc>) -> 
     .map(drop)
 }
 
+/// Lifts the version above a newer one that was published; `false` when the row is not older.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn raise(db: impl PgExecutor<'_>, id: UserId, published: u64) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "update users set version = $2 + 1 where user_id = $1 and version < $2",
+        id.0,
+        stored(i64::try_from(published))?,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// What gateways know of an account.
 ///
 /// # Errors

@@ -25,6 +25,8 @@ use crate::metrics::Metrics;
 
 /// How long one run goes on while there are entries; marks are published anew between runs.
 const RUN: Duration = Duration::from_secs(1);
+/// How often partitions are made ahead, or tried again.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(600);
 /// How long the mark of a silent writer is published.
 const REMEMBERED: TimeDelta = TimeDelta::days(7);
 /// How old the first hour of the platform may be, whatever a gateway's clock says.
@@ -34,6 +36,7 @@ const OLDEST_START: TimeDelta = TimeDelta::hours(24);
 pub struct IngestUsage {
     db: PgPool,
     stream: Mutex<UsageStream>,
+    partitions_made: Mutex<Option<Instant>>,
     metrics: Arc<Metrics>,
 }
 
@@ -56,7 +59,21 @@ impl IngestUsage {
     /// The duty, with a connection to Redis of its own.
     #[must_use]
     pub fn new(db: PgPool, stream: UsageStream, metrics: Arc<Metrics>) -> Self {
-        Self { db, stream: Mutex::new(stream), metrics }
+        Self { db, stream: Mutex::new(stream), partitions_made: Mutex::default(), metrics }
+    }
+
+    /// Makes partitions ahead. Ingestion does not wait for success: without a partition rows lie in the default one.
+    async fn make_partitions(&self, now: DateTime<Utc>) -> anyhow::Result<()> {
+        let mut made = self.partitions_made.lock().await;
+        if made.is_some_and(|made| made.elapsed() < PARTITIONS_EVERY) {
+            return Ok(());
+        }
+        let mut connection = self.db.acquire().await.context("asking for a connection")?;
+        if let Err(error) = db::partitions::ensure(&mut connection, now).await {
+            warn!(error = %error, "could not make all partitions of invocations, rows go to the default one meanwhile");
+        }
+        *made = Some(Instant::now());
+        Ok(())
     }
 
     /// Stores a batch, tells the writers, then lets go of the entries: a crash at any line repeats only what is harmless.
@@ -106,9 +123,7 @@ impl Task for IngestUsage {
     async fn run(&self, now: DateTime<Utc>) -> anyhow::Result<()> {
         let until = Instant::now() + RUN;
         let mut stream = self.stream.lock().await;
-        let mut connection = self.db.acquire().await.context("asking for a connection")?;
-        db::partitions::ensure(&mut connection, now).await.context("making partitions")?;
-        drop(connection);
+        self.make_partitions(now).await?;
         let marks = db::log_writers::list_marks(&self.db, now - REMEMBERED).await.context("reading marks")?;
         stream.replace_marks(&marks).await?;
         for wanted in [Wanted::Pending, Wanted::New] {

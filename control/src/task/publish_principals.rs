@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use protocol::ids::{ApiKeyId, UserId};
 use protocol::principal::{Complete, Versioned};
 use sqlx::PgPool;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::Task;
@@ -92,17 +92,41 @@ impl PublishPrincipals {
         }
     }
 
-    /// Posts principals as they are in Postgres now, in this order.
+    /// Posts principals as they are in Postgres now, in this order, even if Postgres was set back to an earlier time.
     async fn post(&self, changes: &[Change], now: DateTime<Utc>) -> anyhow::Result<()> {
-        let mut postings = Vec::with_capacity(changes.len());
-        for change in changes {
-            postings.extend(db::principals::find(&self.db, change, now).await.context("reading a principal")?);
+        let older = self.try_post(changes, now).await?;
+        let mut raised = 0_u64;
+        for (change, held) in &older {
+            raised += u64::from(db::principals::raise(&self.db, change, *held).await.context("raising a version")?);
         }
-        self.board.post(&postings).await?;
+        if raised > 0 {
+            warn!(
+                task = Self::NAME,
+                count = raised,
+                "postgres was older than redis, raised the versions of principals"
+            );
+        }
+        // All of them, not only those raised here: who raised one may have stopped before posting it.
+        let again: Vec<Change> = older.into_iter().map(|(change, _)| change).collect();
+        self.try_post(&again, now).await?;
         for change in changes {
             self.metrics.principals_published.with_label_values(&[change.kind()]).inc();
         }
         Ok(())
+    }
+
+    /// Posts principals and gives those of which Redis holds a newer version, with that version.
+    async fn try_post(&self, changes: &[Change], now: DateTime<Utc>) -> anyhow::Result<Vec<(Change, u64)>> {
+        let mut posted = Vec::with_capacity(changes.len());
+        let mut postings = Vec::with_capacity(changes.len());
+        for change in changes {
+            if let Some(posting) = db::principals::find(&self.db, change, now).await.context("reading a principal")? {
+                posted.push(change.clone());
+                postings.push(posting);
+            }
+        }
+        let held = self.board.post(&postings).await?;
+        Ok(posted.into_iter().zip(held).filter_map(|(change, held)| Some((change, held?))).collect())
     }
 
     /// Counts the set of principals, under a new version.
@@ -122,6 +146,13 @@ impl Task for PublishPrincipals {
         let state = publications::get(&self.db, Publication::Principals).await.context("reading the state")?;
         let redis_run = self.board.run_id().await?;
         let complete = self.board.complete().await?;
+        // A statement follows its version's commit: it is ahead of the row only if Postgres was set back.
+        if let Some(held) = complete.as_ref().map(|complete| complete.version)
+            && held > state.version
+            && publications::raise(&self.db, Publication::Principals, held).await.context("raising the version")?
+        {
+            warn!(task = Self::NAME, version = held, "postgres was older than redis, raised the version of the set");
+        }
         let forced = state.forced(now);
         let stated = complete.map(|complete| complete.entry.forced);
         // Without the statement, or with a new word of the operator, everything is posted.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use control::clients::usage_stream::Wanted;
+use control::db::partitions;
 use control::domain::batch::Batch;
 use control::task::ingest_usage;
 use proptest::prelude::*;
@@ -33,6 +34,29 @@ async fn each_attempt_is_stored_once_however_often_it_is_delivered() {
     assert_eq!(ledger.waiting(), (0, 0));
     let counted = &ledger.metrics.ledger;
     assert_eq!((counted.inserted.get(), counted.repeated.get(), counted.contradicted.get()), (3, 6, 0));
+}
+
+#[tokio::test]
+async fn a_partition_that_cannot_be_made_stops_neither_the_others_nor_ingestion() {
+    let ledger = Ledger::new().await;
+    // In the way of the current week's partition, which begins on 2025-12-29.
+    let obstacle = "create table obstacle partition of invocations
+        for values from ('2025-12-30 00:00:00+00') to ('2025-12-31 00:00:00+00')";
+    sqlx::query(obstacle).execute(&ledger.database.pool).await.unwrap();
+    ledger.send(&[entry(WriterId::random(), 1, attempt(1, at("03:10:00")))]);
+    ledger.ingest(at("03:11:00")).await;
+    assert_eq!(ledger.count("select count(*) from invocations_default").await, 1);
+    let made = "select count(*) from pg_class where relname ~ '^invocations_2[0-9]{7}$'";
+    assert_eq!(ledger.count(made).await, 5);
+    let mut connection = ledger.database.pool.acquire().await.unwrap();
+    partitions::ensure(&mut connection, at("03:11:00")).await.unwrap_err();
+    let usable: i32 = sqlx::query_scalar("select 1").fetch_one(&mut *connection).await.unwrap();
+    assert_eq!(usable, 1);
+    // Once nothing is in the way, the week is made and its rows move.
+    sqlx::query("drop table obstacle").execute(&mut *connection).await.unwrap();
+    partitions::ensure(&mut connection, at("03:11:00")).await.unwrap();
+    assert_eq!(ledger.count("select count(*) from invocations_20251229").await, 1);
+    assert_eq!(ledger.count("select count(*) from invocations_default").await, 0);
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use control::db::outbox::Change;
+use control::db::principals;
 use control::task::Task;
 use control::task::publish_principals::PublishPrincipals;
 use protocol::ids::UserId;
@@ -142,6 +144,11 @@ async fn versions_never_go_back_though_two_publishers_race() {
     let (first, second) = (world.publish_principals(&redis), world.publish_principals(&redis));
     let now = world.state.clock.now();
     first.run(now).await.unwrap();
+    let version = || read::<UserEntry>(&redis, &Key::user(jon)).unwrap().version;
+    let before = version();
+    world.run(&["user", "set", "--user", "jon", "--rate", "1000"]).await;
+    first.run(now).await.unwrap();
+    let one_change = version() - before;
     let done = AtomicBool::new(false);
     let race = async |publisher: &PublishPrincipals| {
         while !done.load(Ordering::Relaxed) {
@@ -165,7 +172,56 @@ async fn versions_never_go_back_though_two_publishers_race() {
         }
     };
     tokio::join!(race(&first), race(&second), change, watch);
-    assert_eq!(read::<UserEntry>(&redis, &Key::user(jon)).unwrap().entry.rate_per_minute, Some(100));
+    let after = read::<UserEntry>(&redis, &Key::user(jon)).unwrap();
+    assert_eq!(after.entry.rate_per_minute, Some(100));
+    assert_eq!(after.version, before + 101 * one_change, "a publisher that was merely slower raised the version");
+}
+
+#[tokio::test]
+async fn changes_made_after_postgres_was_set_back_reach_redis() {
+    let redis = RedisServer::start();
+    let world = World::new().await;
+    let (publisher, now) = (world.publish_principals(&redis), world.state.clock.now());
+    let made = world.run(&["user", "create", "--username", "jon", "--hotkey", ALICE]).await;
+    let jon: UserId = made["user_id"].as_str().unwrap().parse().unwrap();
+    let (id, key) = key(&world, "jon").await;
+    publisher.run(now).await.unwrap();
+    let (user, funds) = (Key::user(jon), Key::funds(jon));
+    let hotkey = Key::hotkey(&Hotkey::parse(ALICE).unwrap());
+    // What Redis holds comes from a later time than what Postgres holds.
+    for ahead in [&user, &funds, &key, &hotkey, &Key::principals_complete()] {
+        redis.connection().hset::<_, _, _, ()>(ahead.as_str(), "v", 1000).unwrap();
+    }
+    world.run(&["balance", "set", "--user", "jon", "--usd", "2"]).await;
+    world.run(&["key", "revoke", "--key", &id]).await;
+    world.run(&["user", "delete", "--user", "jon"]).await;
+    publisher.run(now).await.unwrap();
+    let user = read::<UserEntry>(&redis, &user).unwrap();
+    assert!(user.version > 1000 && user.entry.deleted);
+    let funds = read::<FundsEntry>(&redis, &funds).unwrap();
+    assert!(funds.version > 1000 && funds.entry.balance == 2_000_000_000_000);
+    let key = read::<KeyEntry>(&redis, &key).unwrap();
+    assert!(key.version > 1000 && key.entry.revoked);
+    let hotkey = read::<HotkeyEntry>(&redis, &hotkey).unwrap();
+    assert!(hotkey.version > 1000 && hotkey.entry.user.is_none());
+    let whole: Versioned<Complete> = read(&redis, &Key::principals_complete()).unwrap();
+    assert!(whole.version > 1000);
+    self::user(&world, "eve").await;
+    publisher.run(now).await.unwrap();
+    assert_eq!(complete(&redis), Some(Complete { users: 2, keys: 1, forced: false }));
+}
+
+#[tokio::test]
+async fn a_row_that_is_not_older_than_redis_keeps_its_version() {
+    let world = World::new().await;
+    let jon = Change::User(user(&world, "jon").await);
+    let now = world.state.clock.now();
+    let version = async || principals::find(&world.state.db, &jon, now).await.unwrap().unwrap().version;
+    let first = version().await;
+    assert!(!principals::raise(&world.state.db, &jon, first).await.unwrap());
+    assert_eq!(version().await, first);
+    assert!(principals::raise(&world.state.db, &jon, first + 5).await.unwrap());
+    assert_eq!(version().await, first + 6);
 }
 
 #[tokio::test]

@@ -133,11 +133,10 @@ impl<I: Instances> Calls<I> {
         tracing::info!(chute.id = %job.entry.route.chute.id, instance.id = %place.instance, reason, "an attempt failed");
     }
 
-    /// Gives the client an instance's own words about what is wrong with the request.
+    /// Gives the client an instance's own words about what is wrong with the request, or ours if they did not all come.
     async fn relay_error(&self, job: &Job, status: StatusCode, said: Option<Said>, client: &mut impl Downstream) {
         let Some(said) = said else {
-            let refusal = Refusal::BadRequest(format!("the instance refused the request with status {status}"));
-            return self.turn_away(&refusal, job.stamp, client).await;
+            return self.turn_away(&Refusal::RefusedByInstance(status), job.stamp, client).await;
         };
         self.metrics.count_answer(status, "none");
         let mut fields = job.stamp.fields();

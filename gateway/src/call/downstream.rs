@@ -10,6 +10,11 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use tracing::debug;
 
+use super::socket;
+
+/// How often the connection of a silent client is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// The client went away, or does not take what it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
@@ -101,8 +106,21 @@ impl Downstream for Client<'_> {
     }
 
     async fn gone(&mut self) {
-        // With pipelining on, bytes of a next request are kept for it; only an error says that the client is gone.
-        while self.session.read_body_or_idle(true).await.is_ok() {}
+        let socket = self.session.as_http1().and_then(|session| session.digest().socket_digest.clone());
+        // After the first byte of a next request the session reads no more, and so does not see the end behind it; the
+        // kernel does, except that of a TLS session whose connection stays open: that shows when an answer is written.
+        let left = async {
+            let Some(socket) = socket else { return std::future::pending().await };
+            while !socket::is_left(&socket) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        // Bytes of a next request are kept for it; only an error says that the client is gone.
+        let ended = async { while self.session.read_body_or_idle(true).await.is_ok() {} };
+        tokio::select! {
+            () = left => {}
+            () = ended => {}
+        }
     }
 
     async fn begin(&mut self, head: Head) -> Result<(), Gone> {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -16,11 +16,14 @@ use pingora::{Error, ErrorType};
 use protocol::directory::Instance;
 use tracing::debug;
 
+use super::socket;
 use crate::instance::request::Outgoing;
 use crate::instance::verdict::Failure;
 
 /// How long a connection waits for its next call: less than the 5 s after which an SDK's server closes it.
 const KEEP: Duration = Duration::from_secs(4);
+/// How soon after sending begins a kept connection breaks that had been closed before: a round trip, and some more.
+const STALE: Duration = Duration::from_secs(1);
 /// How long an instance may take no byte of a request.
 const STALL: Duration = Duration::from_secs(30);
 /// Connections kept for next calls, over all instances.
@@ -66,6 +69,13 @@ pub struct NetworkAnswer {
     transport: Arc<TransportConnector>,
 }
 
+/// An exchange without an answer.
+struct Broken {
+    error: Box<Error>,
+    /// Whether it looks like a connection that the instance had closed before it was used again.
+    stale: bool,
+}
+
 impl Network {
     /// Connections that leave from `source`, made within `connect`.
     #[must_use]
@@ -100,14 +110,18 @@ impl Network {
         tokio::time::timeout(self.connect, step).await.unwrap_or(Err(Failure::Connect))
     }
 
-    async fn exchange(&self, stream: Stream, peer: &HttpPeer, request: &Outgoing) -> pingora::Result<NetworkAnswer> {
+    async fn exchange(&self, stream: Stream, peer: &HttpPeer, request: &Outgoing) -> Result<NetworkAnswer, Broken> {
         let mut session = HttpSession::new_with_options(stream, peer);
         session.write_timeout = Some(STALL);
-        session.write_request_header(request.head.clone()).await?;
-        session.write_body(&request.body).await?;
-        session.finish_body().await?;
-        let status = final_status(&mut session).await?;
-        Ok(NetworkAnswer { session, status, peer: peer.clone(), transport: self.transport.clone() })
+        let (begun, before) = (Instant::now(), segments_received(&session));
+        match converse(&mut session, request).await {
+            Ok(status) => Ok(NetworkAnswer { session, status, peer: peer.clone(), transport: self.transport.clone() }),
+            Err(error) => {
+                let untouched = before.is_some() && segments_received(&session) == before;
+                let stale = was_closed(&error) && untouched && begun.elapsed() < STALE;
+                Err(Broken { error, stale })
+            }
+        }
     }
 }
 
@@ -118,13 +132,13 @@ impl Instances for Network {
         let peer = self.peer(instance).await?;
         if let Some(kept) = self.transport.reused_stream(&peer).await {
             match self.exchange(kept, &peer, request).await {
-                // The instance closed the kept connection before it answered: that says nothing about the instance.
-                Err(error) if was_closed(&error) => debug!(%error, "a kept connection was closed"),
-                other => return other.map_err(|error| failure(&error)),
+                // That says nothing about the instance; one that breaks otherwise may have been at work, and failed.
+                Err(Broken { error, stale: true }) => debug!(%error, "a kept connection was closed"),
+                other => return other.map_err(|broken| failure(&broken.error)),
             }
         }
         let fresh = self.connect(&peer).await?;
-        self.exchange(fresh, &peer, request).await.map_err(|error| failure(&error))
+        self.exchange(fresh, &peer, request).await.map_err(|broken| failure(&broken.error))
     }
 }
 
@@ -149,6 +163,14 @@ impl Answer for NetworkAnswer {
     }
 }
 
+/// Sends a request and waits for the head of its answer.
+async fn converse(session: &mut HttpSession, request: &Outgoing) -> pingora::Result<StatusCode> {
+    session.write_request_header(request.head.clone()).await?;
+    session.write_body(&request.body).await?;
+    session.finish_body().await?;
+    final_status(session).await
+}
+
 /// Waits for the head of the answer proper.
 async fn final_status(session: &mut HttpSession) -> pingora::Result<StatusCode> {
     loop {
@@ -171,7 +193,12 @@ async fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
     found.next().ok_or(Failure::Connect)
 }
 
-/// Whether the other side had closed a kept connection.
+/// How much has come in on a connection.
+fn segments_received(session: &HttpSession) -> Option<u32> {
+    session.digest().socket_digest.as_deref().and_then(socket::segments_received)
+}
+
+/// Whether the other side closed the connection.
 fn was_closed(error: &Error) -> bool {
     matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
 }

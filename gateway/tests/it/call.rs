@@ -131,6 +131,26 @@ async fn a_client_that_leaves_before_the_first_piece_closes_the_instance_too() {
 }
 
 #[tokio::test]
+async fn a_client_that_sent_more_than_its_request_is_seen_to_leave() {
+    let (instance, _pieces) = fed().await;
+    let platform = Platform::start(&[&instance], Wishes::default()).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(true))).await;
+    while instance.asked() == 0 {
+        tokio::task::yield_now().await;
+    }
+    raw.send(b"\r\n").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(*instance.abandoned.borrow(), 0, "the client is still there");
+    drop(raw);
+    let mut abandoned = instance.abandoned.clone();
+    let noticed = tokio::time::timeout(Duration::from_secs(2), abandoned.wait_for(|abandoned| *abandoned == 1)).await;
+    noticed.expect("the instance is let go").unwrap();
+    let record = platform.records(1).await.remove(0);
+    assert_eq!((record.outcome, record.delivered), (Outcome::Aborted, false));
+}
+
+#[tokio::test]
 async fn a_failed_attempt_goes_on_to_another_instance() {
     for (act, reason) in [
         (Act::Close, "CONNECTION_CLOSED"),
@@ -167,6 +187,19 @@ async fn other_client_errors_of_an_instance_are_relayed_in_its_own_words() {
 }
 
 #[tokio::test]
+async fn a_client_error_whose_words_do_not_all_come_keeps_its_status() {
+    let large = "x".repeat(70 << 10).leak();
+    let short = "HTTP/1.1 413 Too Large\r\nContent-Length: 9\r\n\r\nshort";
+    for (act, status) in [(Act::Error(422, large), 422), (Act::Break(short, Duration::ZERO), 413)] {
+        let scripted = Scripted::start([act]).await;
+        let platform = Platform::start(&[&scripted], Wishes::default()).await;
+        let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(false)).await;
+        assert_eq!((got.status, got.json()["error"]["code"].as_str()), (status, Some("bad_request")));
+        assert_eq!(got.json()["detail"], format!("the instance refused the request with status {status}"));
+    }
+}
+
+#[tokio::test]
 async fn failures_on_every_side_end_in_one_honest_status() {
     for (act, status, code) in [
         (Act::Stream(vec![]), 502, "empty_answer"),
@@ -194,7 +227,7 @@ async fn an_instance_that_stays_silent_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_the_instance_closed_counts_as_no_attempt() {
+async fn a_kept_connection_that_breaks_at_once_counts_as_no_attempt() {
     let scripted = Scripted::start([Act::Json("{}".into()), Act::Close, Act::Json("{}".into())]).await;
     let platform = Platform::start(&[&scripted], Wishes::default()).await;
     for _ in 0..2 {
@@ -203,6 +236,29 @@ async fn a_kept_connection_that_the_instance_closed_counts_as_no_attempt() {
     }
     assert_eq!(scripted.asked(), 3);
     assert_eq!(platform.records(2).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_breaks_later_or_within_an_answer_is_a_failure_like_any_other() {
+    for (said, after) in [("", Duration::from_millis(1200)), ("HTTP/1.1 200 O", Duration::ZERO)] {
+        let breaking = Scripted::start([Act::Json("{}".into()), Act::Break(said, after), Act::Json("{}".into())]).await;
+        let steady = Scripted::start([Act::Json("{}".into())]).await;
+        let platform = Platform::start(&[&breaking, &steady], Wishes::default()).await;
+        let mut calls = 0;
+        // Either instance may be picked.
+        while breaking.asked() < 2 {
+            assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(false)).await.status, 200);
+            calls += 1;
+        }
+        for _ in 0..8 {
+            assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(false)).await.status, 200);
+        }
+        assert_eq!(breaking.asked(), 2, "neither sent again nor picked again");
+        let records = platform.records(calls + 9).await;
+        let failed: Vec<_> = records.iter().filter(|record| record.outcome == Outcome::Failed).collect();
+        assert_eq!((records.len(), failed.len()), (calls + 9, 1));
+        assert_eq!(failed[0].error.as_deref(), Some("CONNECTION_CLOSED"));
+    }
 }
 
 #[tokio::test]

@@ -1,10 +1,13 @@
 //! What the edge answers before any instance is asked, through the real executable.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::credential::Scopes;
+use protocol::usage::Outcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 
 use crate::client::{Raw, ask, chat, request};
 use crate::instance::{Act, Scripted};
@@ -263,6 +266,45 @@ async fn streams_pass_tls_over_both_versions_of_http() {
         assert_eq!(got.version() == reqwest::Version::HTTP_2, http2);
         assert_eq!(got.status(), 200);
         assert_eq!(got.text().await.unwrap(), pieces.concat());
+    }
+}
+
+#[tokio::test]
+async fn c1_a_client_of_http2_that_resets_its_stream_or_leaves_closes_the_instance() {
+    for leaves in [false, true] {
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let instance = Scripted::start([Act::Fed(Arc::new(Mutex::new(receiver)))]).await;
+        let platform = Platform::start(&[&instance], Wishes::default()).await;
+        sender.send(crate::client::content("one")).await.unwrap();
+        let host = format!("llm.{DOMAIN}");
+        let client = browser(&platform, &host, true);
+        let call = client.post(format!("https://{host}:{}{CHAT}", platform.https)).bearer_auth(&platform.key);
+        let call = call.body(chat(true));
+        let models = client.get(format!("https://{host}:{}/v1/models", platform.https));
+        // The connection lives in a runtime of its own and ends with it.
+        let leaving = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let mut got = runtime.block_on(call.send()).unwrap();
+            assert_eq!(got.version(), reqwest::Version::HTTP_2);
+            assert!(runtime.block_on(got.chunk()).unwrap().is_some());
+            if !leaves {
+                drop(got);
+                assert_eq!(runtime.block_on(models.send()).unwrap().status(), 200, "the connection lives on");
+                return Some(runtime);
+            }
+            drop(runtime);
+            None
+        });
+        let connection = leaving.await.unwrap();
+        let mut abandoned = instance.abandoned.clone();
+        let closed =
+            tokio::time::timeout(Duration::from_secs(2), abandoned.wait_for(|abandoned| *abandoned == 1)).await;
+        closed.expect("the instance is let go").unwrap();
+        let records = platform.records(1).await;
+        assert_eq!((records.len(), records[0].outcome, records[0].delivered), (1, Outcome::Aborted, true));
+        if let Some(connection) = connection {
+            connection.shutdown_background();
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) enum Act {
     Garbage,
     /// The connection breaks before anything was answered.
     Close,
+    /// The connection breaks after this, once so much time has passed.
+    Break(&'static str, Duration),
 }
 
 /// A scripted instance.
@@ -143,6 +145,11 @@ impl Server {
                 stream.write_all(b"0\r\n\r\n").await.is_ok()
             }
             Act::Close => false,
+            Act::Break(said, after) => {
+                tokio::time::sleep(after).await;
+                let _ = stream.write_all(said.as_bytes()).await;
+                false
+            }
         }
     }
 
