@@ -64,8 +64,8 @@ async fn each_kind_of_principal_is_published_with_what_was_set() {
     let funds = || read::<FundsEntry>(&redis, &Key::funds(id)).map(|funds| funds.entry);
     until(PATIENCE, || user().is_some_and(|user| user.quotas.values().eq(&[3]))).await;
     until(PATIENCE, || funds().is_some_and(|funds| funds.balance == -1_500_000_000_000)).await;
-    let hotkey = read::<HotkeyEntry>(&redis, &Key::hotkey(&Hotkey::parse(ALICE).unwrap())).unwrap();
-    assert_eq!(hotkey.entry.user, Some(id));
+    let hotkey = || read::<HotkeyEntry>(&redis, &Key::hotkey(&Hotkey::parse(ALICE).unwrap()));
+    until(PATIENCE, || hotkey().is_some_and(|hotkey| hotkey.entry.user == Some(id))).await;
     until(PATIENCE, || complete(&redis) == Some(Complete { users: 1, keys: 0, forced: false })).await;
 }
 
