@@ -139,7 +139,7 @@ impl<I: Instances> Calls<I> {
         if request.room == Room::Facade(Template::Vllm) && request.path == "/v1/models" {
             return self.list_models(&request.method, stamp, client).await;
         }
-        let _in_flight = self.metrics.enter_call();
+        let _in_flight = self.metrics.calls.enter();
         match self.admit(request, &mut stamp, client).await {
             Ok(job) => self.attempt(job, client).await,
             Err(Turned::Refused(refusal)) => self.turn_away(&refusal, stamp, client).await,
@@ -149,7 +149,7 @@ impl<I: Instances> Calls<I> {
 
     /// Refuses a request.
     pub async fn turn_away(&self, refusal: &Refusal, stamp: Stamp, client: &mut impl Downstream) {
-        self.metrics.count_answer(refusal.status(), refusal.code());
+        self.metrics.calls.count_answer(refusal.status(), refusal.code());
         refuse(client, refusal, stamp).await;
     }
 
@@ -162,7 +162,7 @@ impl<I: Instances> Calls<I> {
         };
         let mut fields = stamp.fields();
         fields.push(content_type("application/json"));
-        self.metrics.count_answer(StatusCode::OK, "none");
+        self.metrics.calls.count_answer(StatusCode::OK, "none");
         // A client that is gone needs no list.
         let _ = whole(client, StatusCode::OK, fields, routes.model_list()).await;
     }

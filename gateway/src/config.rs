@@ -1,10 +1,20 @@
 //! Every setting of the program, typed and documented; read once, before any port is opened.
 
-use std::net::{IpAddr, SocketAddr};
+mod client;
+mod instances;
+mod limits;
+mod record;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+
+pub use self::client::Client;
+pub use self::instances::Instances;
+pub use self::limits::Limits;
+pub use self::record::Record;
 
 /// The edge: TLS, who, how much, where to, stream, record.
 #[derive(Parser)]
@@ -70,30 +80,6 @@ pub struct Config {
     #[arg(long, env = "SESSION_PUBLIC_KEY")]
     pub session_public_key: String,
 
-    /// Folder of the record logs of all gateways of this machine.
-    #[arg(long, env = "GATEWAY_LOG_FOLDER")]
-    pub log_folder: PathBuf,
-
-    /// Size of one log segment in bytes.
-    #[arg(long, env = "GATEWAY_LOG_SEGMENT", default_value = "16777216")]
-    pub log_segment: u64,
-
-    /// How long confirmed segments stay.
-    #[arg(long, env = "GATEWAY_LOG_KEEP_SECONDS", default_value = "86400", value_parser = seconds)]
-    pub log_keep: Duration,
-
-    /// Calls in flight at once in this process.
-    #[arg(long, env = "GATEWAY_MAX_CALLS", default_value = "16384")]
-    pub max_calls: usize,
-
-    /// Address that calls to instances leave from.
-    #[arg(long, env = "GATEWAY_SOURCE")]
-    pub source: Option<IpAddr>,
-
-    /// Peers whose `X-Forwarded-For` is believed; repeatable.
-    #[arg(long, env = "GATEWAY_TRUSTED_PEERS", value_delimiter = ',')]
-    pub trusted_peers: Vec<IpAddr>,
-
     /// How long principals serve while Redis cannot be reached.
     #[arg(long, env = "GATEWAY_STALE_AFTER", default_value = "30", value_parser = seconds)]
     pub stale_after: Duration,
@@ -102,57 +88,21 @@ pub struct Config {
     #[arg(long, env = "GATEWAY_PRINCIPALS", default_value = "200000")]
     pub principals: usize,
 
-    /// Calls per minute and user, also per user and chute, unless overridden.
-    #[arg(long, env = "GATEWAY_RATE_PER_MINUTE", default_value = "600")]
-    pub rate_per_minute: u32,
+    /// The clients' side.
+    #[command(flatten)]
+    pub client: Client,
 
-    /// Calls at once per user, also per user and chute, unless overridden.
-    #[arg(long, env = "GATEWAY_MAX_CONCURRENT", default_value = "128")]
-    pub max_concurrent: u32,
+    /// The instances' side.
+    #[command(flatten)]
+    pub instances: Instances,
 
-    /// Largest request body in bytes.
-    #[arg(long, env = "GATEWAY_MAX_BODY", default_value = "33554432")]
-    pub max_body: usize,
+    /// What a caller may use.
+    #[command(flatten)]
+    pub limits: Limits,
 
-    /// Bytes of all request bodies in memory together.
-    #[arg(long, env = "GATEWAY_MAX_BODIES", default_value = "1073741824")]
-    pub max_bodies: usize,
-
-    /// Time to connect to an instance.
-    #[arg(long, env = "GATEWAY_CONNECT_SECONDS", default_value = "5", value_parser = seconds)]
-    pub connect: Duration,
-
-    /// Time until the first chunk of an answer.
-    #[arg(long, env = "GATEWAY_FIRST_CHUNK_SECONDS", default_value = "600", value_parser = seconds)]
-    pub first_chunk: Duration,
-
-    /// Time between two chunks of an answer.
-    #[arg(long, env = "GATEWAY_IDLE_SECONDS", default_value = "300", value_parser = seconds)]
-    pub idle: Duration,
-
-    /// Largest answer in one piece, and largest error body of an instance, in bytes.
-    #[arg(long, env = "GATEWAY_MAX_ANSWER", default_value = "67108864")]
-    pub max_answer: usize,
-
-    /// How long a client may be silent while it sends its body.
-    #[arg(long, env = "GATEWAY_CLIENT_SILENCE_SECONDS", default_value = "30", value_parser = seconds)]
-    pub client_silence: Duration,
-
-    /// How long the whole body of a call may take to arrive.
-    #[arg(long, env = "GATEWAY_BODY_SECONDS", default_value = "300", value_parser = seconds)]
-    pub body_seconds: Duration,
-
-    /// How long a client may take nothing of what it is sent.
-    #[arg(long, env = "GATEWAY_CLIENT_STALL_SECONDS", default_value = "60", value_parser = seconds)]
-    pub client_stall: Duration,
-
-    /// How long an instance that failed is left alone before one call tries it.
-    #[arg(long, env = "GATEWAY_STRIKE_SECONDS", default_value = "10", value_parser = seconds)]
-    pub strike: Duration,
-
-    /// How long a stopping gateway waits for calls in flight.
-    #[arg(long, env = "GATEWAY_DRAIN_SECONDS", default_value = "120", value_parser = seconds)]
-    pub drain: Duration,
+    /// The record log.
+    #[command(flatten)]
+    pub record: Record,
 
     /// What is logged, as directives of `tracing`.
     #[arg(long, env = "GATEWAY_LOG", default_value = "info")]

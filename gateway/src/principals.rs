@@ -242,7 +242,7 @@ impl Principals {
         if found.is_some() || complete {
             return Ok(found);
         }
-        self.metrics.principals_looked_up.inc();
+        self.metrics.who.principals_looked_up.inc();
         self.lookup.find(key).await
     }
 
@@ -250,7 +250,7 @@ impl Principals {
         let marker = match Versioned::from_fields(marker) {
             Ok(marker) => marker,
             Err(error) => {
-                self.metrics.principals_refused.inc();
+                self.metrics.who.principals_refused.inc();
                 tracing::error!(%error, "redis holds a marker of completeness that cannot be read");
                 return false;
             }
@@ -260,7 +260,7 @@ impl Principals {
             Verdict::Incomplete => false,
             Verdict::Refused { anew } => {
                 if let Some(Versioned { version, entry: Complete { users, keys, .. } }) = marker.filter(|_| anew) {
-                    self.metrics.principals_refused.inc();
+                    self.metrics.who.principals_refused.inc();
                     tracing::warn!(version, users, keys, "refused a set of principals that is older or has lost half");
                 }
                 false

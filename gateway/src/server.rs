@@ -93,14 +93,14 @@ impl Parts {
         let log = UsageLog::open(log_settings(config), clock, metrics.clone()).context("opening the record log")?;
         let redis = redis::Client::open(config.redis_url.as_str()).context("reading the Redis address")?;
         let (strikes, reporter) = strikes::channel(redis);
-        let default = Allowance { per_minute: config.rate_per_minute, at_once: config.max_concurrent };
+        let default = Allowance { per_minute: config.limits.rate_per_minute, at_once: config.limits.max_concurrent };
         Ok(Self {
             clock,
-            lifecycle: Lifecycle::new(config.drain),
+            lifecycle: Lifecycle::new(config.client.drain),
             directory: Directory::new(config, clock, metrics.clone())?,
             limits: Arc::new(Limits::new(default)),
             quota: Arc::new(Quota::new(principals.clone(), log.writer())),
-            places: Arc::new(Places::new(config.strike)),
+            places: Arc::new(Places::new(config.instances.strike)),
             certificates: Certificates::load(&config.certificates, &config.domain)?,
             principals,
             metrics,
@@ -116,8 +116,8 @@ impl Parts {
             services: services(config),
             calls: self.calls(config)?,
             lifecycle: self.lifecycle.clone(),
-            client_silence: config.client_silence,
-            client_stall: config.client_stall,
+            client_silence: config.client.client_silence,
+            client_stall: config.client.client_stall,
         })
     }
 
@@ -132,13 +132,17 @@ impl Parts {
             auth: Auth::new(self.principals.clone(), sessions, self.clock),
             limits: self.limits.clone(),
             quota: self.quota.clone(),
-            intake: Intake::new(config.max_body, config.max_bodies, config.body_seconds),
+            intake: Intake::new(config.client.max_body, config.client.max_bodies, config.client.body_seconds),
             places: self.places.clone(),
-            instances: Network::new(config.source, config.connect),
+            instances: Network::new(config.instances.source, config.instances.connect),
             log: self.log.clone(),
             strikes: self.strikes.clone(),
             signer: Arc::new(signer),
-            patience: Patience { first_chunk: config.first_chunk, idle: config.idle, largest: config.max_answer },
+            patience: Patience {
+                first_chunk: config.instances.first_chunk,
+                idle: config.instances.idle,
+                largest: config.instances.max_answer,
+            },
             metrics: self.metrics.clone(),
         })
     }
@@ -149,10 +153,10 @@ impl Parts {
             if directory.current().is_none() {
                 return Err("the directory has not come yet");
             }
-            if metrics.principals_connected.get() == 0 {
+            if metrics.who.principals_connected.get() == 0 {
                 return Err("principals are not followed");
             }
-            if metrics.log_writable.get() == 0 { Err("the record log cannot be written") } else { Ok(()) }
+            if metrics.record.writable.get() == 0 { Err("the record log cannot be written") } else { Ok(()) }
         })
     }
 
@@ -220,16 +224,16 @@ fn services(config: &Config) -> Services {
         registry: config.registry_upstream,
         ws: config.ws_upstream,
         events: config.events_upstream,
-        trusted: config.trusted_peers.clone(),
+        trusted: config.client.trusted_peers.clone(),
     }
 }
 
 fn log_settings(config: &Config) -> usage::Settings {
     usage::Settings {
-        folder: config.log_folder.clone(),
-        segment: config.log_segment,
-        max_calls: config.max_calls,
-        keep: config.log_keep,
+        folder: config.record.folder.clone(),
+        segment: config.record.segment,
+        max_calls: config.record.max_calls,
+        keep: config.record.keep,
     }
 }
 

@@ -112,7 +112,7 @@ impl UsageLog {
         let appender = Appender::new(folder.segments(), VecDeque::new(), 1);
         let wanted = (u64::from(calls) * RESERVE_PER_CALL).div_ceil(settings.segment).max(1);
         let log = Log::create(appender, settings.segment, usize::try_from(wanted).map_err(io::Error::other)?)?;
-        metrics.log_writable.set(1);
+        metrics.record.writable.set(1);
         let slots_failed = AtomicBool::new(false);
         let shared = Shared { writer, folder, _lock: lock, log, slots, settings, clock, metrics, slots_failed };
         Ok(Self { shared: Arc::new(shared) })
@@ -190,7 +190,7 @@ impl Flight {
                 Some(sequence)
             }
             Err(error) => {
-                self.shared.metrics.records_dropped.inc();
+                self.shared.metrics.record.dropped.inc();
                 tracing::error!(%error, invocation.id = %record.admission.invocation, "cannot write a record");
                 None
             }

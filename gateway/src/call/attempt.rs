@@ -125,7 +125,7 @@ impl<I: Instances> Calls<I> {
     pub(super) fn draw_conclusions(&self, job: &Job, place: &mut Place<'_>, verdict: &Verdict) {
         let reason = verdict.reason.as_str();
         place.showed(verdict.outcome);
-        self.metrics.failures.with_label_values(&[reason]).inc();
+        self.metrics.calls.failures.with_label_values(&[reason]).inc();
         if verdict.report {
             let chute = job.entry.route.chute.id;
             self.strikes.report(Strike { chute, instance: place.instance, reason: reason.to_owned() });
@@ -138,7 +138,7 @@ impl<I: Instances> Calls<I> {
         let Some(said) = said else {
             return self.turn_away(&Refusal::RefusedByInstance(status), job.stamp, client).await;
         };
-        self.metrics.count_answer(status, "none");
+        self.metrics.calls.count_answer(status, "none");
         let mut fields = job.stamp.fields();
         fields.push(content_type(&said.content_type));
         // A client that is gone needs no answer.

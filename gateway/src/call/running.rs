@@ -74,7 +74,7 @@ impl Running {
 
     /// Writes the record; gives the allowance back if the attempt used none of it.
     pub(super) fn finish(self, outcome: Outcome, error: Option<&str>) -> Option<QuotaHold> {
-        self.metrics.count_attempt(outcome);
+        self.metrics.calls.count_attempt(outcome);
         let now = self.clock.now();
         let delivered = self.counters.delivered;
         let facts = settle::facts(self.kind, self.estimate, &self.counters, now - self.started_at);

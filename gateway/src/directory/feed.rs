@@ -89,7 +89,7 @@ impl Directory {
         if let (Some(line), Some(in_force)) = (&line, &in_force)
             && *line == in_force.line
         {
-            self.metrics.directory_seen_at.set(self.clock.now().timestamp());
+            self.metrics.who.directory_seen_at.set(self.clock.now().timestamp());
             *last_refused = None;
             return Ok(());
         }
@@ -128,10 +128,10 @@ impl Directory {
             instances = header.instances,
             "new directory"
         );
-        self.metrics.directory_version.set(i64::try_from(header.version).unwrap_or(i64::MAX));
-        self.metrics.directory_made_at.set(header.made_at.timestamp());
-        self.metrics.directory_seen_at.set(self.clock.now().timestamp());
-        self.metrics.directory_unopened.set(i64::try_from(routes.unopened()).unwrap_or(i64::MAX));
+        self.metrics.who.directory_version.set(i64::try_from(header.version).unwrap_or(i64::MAX));
+        self.metrics.who.directory_made_at.set(header.made_at.timestamp());
+        self.metrics.who.directory_seen_at.set(self.clock.now().timestamp());
+        self.metrics.who.directory_unopened.set(i64::try_from(routes.unopened()).unwrap_or(i64::MAX));
         self.in_force.store(Some(Arc::new(InForce { line, header, routes: Arc::new(routes) })));
     }
 
@@ -140,7 +140,7 @@ impl Directory {
             NotTaken::Missing => "missing",
             NotTaken::Refused(refused) => refused.label(),
         };
-        self.metrics.directory_refused.with_label_values(&[label]).inc();
+        self.metrics.who.directory_refused.with_label_values(&[label]).inc();
         match reason {
             NotTaken::Missing => tracing::warn!("there is no directory in redis, the last good one serves on"),
             NotTaken::Refused(refused) => tracing::warn!(%refused, "refused a directory, the last good one serves on"),

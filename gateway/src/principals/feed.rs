@@ -36,7 +36,7 @@ impl Principals {
                 Err(error) => error,
             };
             self.connection.store(None);
-            self.metrics.principals_connected.set(0);
+            self.metrics.who.principals_connected.set(0);
             tracing::warn!(error = format!("{error:#}"), "principals are not followed");
             tokio::time::sleep(RETRY_AFTER).await;
         }
@@ -67,7 +67,7 @@ impl Principals {
     async fn keep_proving(self: &Arc<Self>, mut connection: MultiplexedConnection) -> anyhow::Error {
         self.proof.begin(Instant::now());
         self.connection.store(Some(Arc::new(connection.clone())));
-        self.metrics.principals_connected.set(1);
+        self.metrics.who.principals_connected.set(1);
         tracing::info!("principals are followed");
         loop {
             let epoch = self.proof.current();
@@ -82,7 +82,7 @@ impl Principals {
 
     fn count_held(&self) {
         let held = self.keys.cache.len() + self.users.cache.len() + self.hotkeys.cache.len() + self.funds.cache.len();
-        self.metrics.principals_held.set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.metrics.who.principals_held.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 
     fn invalidate(&self, key: &str) {

@@ -34,7 +34,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             refill_at = Instant::now() + if refilled.is_ok() { Duration::ZERO } else { RETRY };
             refilling.note(refilled);
         }
-        shared.metrics.log_writable.set(i64::from(shared.log.writable()));
+        shared.metrics.record.writable.set(i64::from(shared.log.writable()));
     }
 }
 

@@ -69,9 +69,9 @@ impl Shipper {
 
     /// Ships this log too.
     pub(crate) fn add(&mut self, adopted: Adopted) {
-        self.shared.metrics.logs_adopted.inc();
+        self.shared.metrics.record.adopted.inc();
         let lost = adopted.lost;
-        self.shared.metrics.attempts.with_label_values(&["lost"]).inc_by(lost as u64);
+        self.shared.metrics.calls.attempts.with_label_values(&["lost"]).inc_by(lost as u64);
         info!(writer.id = %adopted.stored.writer, lost, "took over the record log of a dead process");
         self.shipped.push(Shipped::new(adopted.stored, Some((adopted.folder, adopted.lock))));
         // Its mark is asked for before anything of it is sent.
@@ -148,7 +148,7 @@ impl Shipper {
     fn count_unconfirmed(&self) {
         let unconfirmed = |one: &Shipped| one.stored.book().last().saturating_sub(one.shipment.mark());
         let all: u64 = self.shipped.iter().map(unconfirmed).sum();
-        self.shared.metrics.unconfirmed.set(i64::try_from(all).unwrap_or(i64::MAX));
+        self.shared.metrics.record.unconfirmed.set(i64::try_from(all).unwrap_or(i64::MAX));
     }
 
     /// Ships one batch of one log; says whether there was one.

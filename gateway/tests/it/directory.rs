@@ -57,7 +57,7 @@ fn has(who: &Who, slug: &str) -> bool {
 }
 
 fn refused(who: &Who, reason: &str) -> u64 {
-    who.metrics.directory_refused.with_label_values(&[reason]).get()
+    who.metrics.who.directory_refused.with_label_values(&[reason]).get()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +66,7 @@ async fn a_snapshot_is_in_force_at_once_when_announced_and_soon_when_not() {
     assert!(who.directory.current().is_none());
     write(&who, &snapshot(&["a"], 1, false));
     eventually("the first is in force", async || has(&who, "a")).await;
-    assert_eq!((who.metrics.directory_version.get(), who.metrics.directory_made_at.get()), (1, 1_800_000_000));
+    assert_eq!((who.metrics.who.directory_version.get(), who.metrics.who.directory_made_at.get()), (1, 1_800_000_000));
     write(&who, &snapshot(&["a", "b"], 2, false));
     announce(&who);
     let announced_at = Instant::now();
@@ -107,7 +107,7 @@ async fn an_older_directory_that_is_forced_takes_force_and_versions_go_on_from_i
     eventually("the good one is in force", async || has(&who, "c")).await;
     write(&who, &snapshot(&["a"], 7, true));
     announce(&who);
-    eventually("the forced one is in force", async || who.metrics.directory_version.get() == 7).await;
+    eventually("the forced one is in force", async || who.metrics.who.directory_version.get() == 7).await;
     assert!(!has(&who, "c"));
     write(&who, &snapshot(&["a", "d"], 8, false));
     announce(&who);
@@ -127,10 +127,10 @@ async fn the_directory_serves_on_without_redis_and_its_age_shows() {
     eventually("its loss is counted", async || refused(&who, "missing") == 1).await;
     assert!(has(&who, "a"));
     who.redis.kill();
-    let seen_at = who.metrics.directory_seen_at.get();
+    let seen_at = who.metrics.who.directory_seen_at.get();
     let age = || Clock::default().now().timestamp() - seen_at;
     eventually("it ages", async || age() >= 2).await;
-    assert_eq!(who.metrics.directory_seen_at.get(), seen_at);
+    assert_eq!(who.metrics.who.directory_seen_at.get(), seen_at);
     assert!(has(&who, "a"));
     who.redis.restart();
     write(&who, &snapshot(&["a", "b"], 2, false));

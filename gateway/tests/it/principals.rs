@@ -96,14 +96,16 @@ async fn s17_a_key_revoked_while_the_connection_was_lost_is_refused_once_it_is_b
     let url = format!("redis://127.0.0.1:{}/0?protocol=resp3", proxy.port());
     let who = Who::start_with(redis, &url, 30).await;
     let key = who.publish_caller();
-    eventually("the key is held", async || who.identify(&key).await.is_ok() && who.metrics.principals_held.get() == 2)
-        .await;
+    eventually("the key is held", async || {
+        who.identify(&key).await.is_ok() && who.metrics.who.principals_held.get() == 2
+    })
+    .await;
     proxy.freeze();
     who.revoke(&key, 2);
-    eventually("the loss is noticed", async || who.metrics.principals_connected.get() == 0).await;
+    eventually("the loss is noticed", async || who.metrics.who.principals_connected.get() == 0).await;
     assert!(who.identify(&key).await.is_ok(), "it serves on");
     proxy.thaw();
-    eventually("redis is followed again", async || who.metrics.principals_connected.get() == 1).await;
+    eventually("redis is followed again", async || who.metrics.who.principals_connected.get() == 1).await;
     assert_eq!(who.identify(&key).await.err(), Some(REVOKED));
 }
 
@@ -167,7 +169,7 @@ async fn s17_a_revoked_key_stays_refused_when_redis_is_flushed_and_control_is_as
         who.control.questions() >= 4
     })
     .await;
-    assert_eq!(who.metrics.principals_looked_up.get(), 4);
+    assert_eq!(who.metrics.who.principals_looked_up.get(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,7 +200,7 @@ async fn callers_are_served_until_stale_after_when_redis_is_lost_and_control_can
     let killed_at = Instant::now();
     assert!(who.identify(&key).await.is_ok());
     who.redis.restart();
-    eventually("the empty redis is followed", async || who.metrics.principals_connected.get() == 1).await;
+    eventually("the empty redis is followed", async || who.metrics.who.principals_connected.get() == 1).await;
     let last_accepted = last_accepted(&who, &key).await;
     assert!(last_accepted <= Some(killed_at + Duration::from_secs(3)), "{last_accepted:?}");
     assert!(is_not_ready(&who.identify(&key).await));
@@ -216,7 +218,7 @@ async fn a_set_that_lost_more_than_half_is_refused_and_control_asked_instead() {
     who.publish_complete(2, 4, 10);
     assert_eq!(unknown().await, Ok(None));
     assert_eq!(unknown().await, Ok(None));
-    assert_eq!((who.control.questions(), who.metrics.principals_refused.get()), (2, 1));
+    assert_eq!((who.control.questions(), who.metrics.who.principals_refused.get()), (2, 1));
     who.control.fails();
     assert_eq!(unknown().await, Err(Unavailable));
 }

@@ -26,7 +26,7 @@ fn a_redis_that_comes_back_empty_gets_everything_unconfirmed_again() {
     running.calls(300);
     eventually("they are shipped", || holds(&server, writer, 1..=300));
     confirm(&server, writer, 100);
-    eventually("the mark is seen", || running.metrics.unconfirmed.get() == 200);
+    eventually("the mark is seen", || running.metrics.record.unconfirmed.get() == 200);
     server.kill();
     running.calls(50);
     server.restart();
@@ -43,7 +43,7 @@ fn a_redis_that_is_emptied_while_connected_gets_everything_unconfirmed_again() {
     running.calls(300);
     eventually("they are shipped", || holds(&server, writer, 1..=300));
     confirm(&server, writer, 100);
-    eventually("the mark is seen", || running.metrics.unconfirmed.get() == 200);
+    eventually("the mark is seen", || running.metrics.record.unconfirmed.get() == 200);
     redis::cmd("FLUSHALL").exec(&mut server.connection()).unwrap();
     eventually("they are shipped again", || holds(&server, writer, 101..=300));
     running.stop();
@@ -57,7 +57,7 @@ fn a_database_restored_to_an_earlier_time_is_filled_again() {
     running.calls(300);
     eventually("they are shipped", || holds(&server, writer, 1..=300));
     confirm(&server, writer, 300);
-    eventually("all is confirmed", || running.metrics.unconfirmed.get() == 0);
+    eventually("all is confirmed", || running.metrics.record.unconfirmed.get() == 0);
     redis::cmd("DEL").arg("usage").exec(&mut server.connection()).unwrap();
     confirm(&server, writer, 40);
     eventually("the rest is shipped again", || holds(&server, writer, 41..=300));
@@ -121,12 +121,12 @@ fn a_full_disk_refuses_new_calls_and_records_those_in_flight() {
         }
     };
     assert!(matches!(refused, LogUnwritable::Full), "{refused}");
-    eventually("the metric says so", || running.metrics.log_writable.get() == 0);
+    eventually("the metric says so", || running.metrics.record.writable.get() == 0);
     let last = ended + flights.len() as u64;
     for flight in flights {
         finish(flight, Clock::default().now());
     }
-    assert_eq!(running.metrics.records_dropped.get(), 0);
+    assert_eq!(running.metrics.record.dropped.get(), 0);
     eventually("all records are shipped", || holds(&server, writer, 1..=last));
     fs::remove_file(ballast).unwrap();
     assert_eq!(running.call(), last + 1);

@@ -80,7 +80,7 @@ fn calls_of_a_killed_process_are_lost_with_what_they_delivered() {
         .map(|(_, sequence, record)| (*sequence, record.delivered, record.error.as_deref(), record.facts.ot))
         .collect();
     assert_eq!(lost, [(151, true, None, 7), (152, false, Some("LOST"), 0)]);
-    assert_eq!(running.metrics.logs_adopted.get(), 1);
+    assert_eq!(running.metrics.record.adopted.get(), 1);
     running.stop();
 }
 
@@ -100,7 +100,7 @@ fn an_adopter_that_is_gone_again_leaves_the_same_records_to_the_next() {
     let stream = Stream::read(&server);
     assert_eq!(stream.finals, before);
     eventually("the first adopter is known to be gone", || Stream::read(&server).is_closed(own));
-    assert_eq!(second.metrics.logs_adopted.get(), 2);
+    assert_eq!(second.metrics.record.adopted.get(), 2);
     second.stop();
 }
 
@@ -111,7 +111,7 @@ fn a_dead_writers_folder_goes_once_all_is_confirmed_and_old() {
     let running = Running::start(Settings { keep: Duration::ZERO, ..settings(root.path()) }, &server.url());
     adopted_all(&server, writer, 152);
     confirm(&server, writer, 151);
-    eventually("the mark is seen", || running.metrics.unconfirmed.get() == 1);
+    eventually("the mark is seen", || running.metrics.record.unconfirmed.get() == 1);
     assert!(root.path().join(writer.to_string()).exists());
     confirm(&server, writer, 152);
     eventually("the folder is gone", || !root.path().join(writer.to_string()).exists());
@@ -197,7 +197,7 @@ fn nobody_adopts_the_log_of_a_live_process() {
     finish(flight, Clock::default().now());
     eventually("the record is shipped", || Stream::read(&server).finals.len() == 1);
     assert_eq!(Stream::read(&server).finals[0].2.outcome, Outcome::Finished);
-    assert_eq!((first.metrics.logs_adopted.get(), second.metrics.logs_adopted.get()), (0, 0));
+    assert_eq!((first.metrics.record.adopted.get(), second.metrics.record.adopted.get()), (0, 0));
     first.stop();
     second.stop();
 }

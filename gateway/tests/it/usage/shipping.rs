@@ -17,9 +17,9 @@ fn records_arrive_once_in_sequence_while_marks_follow() {
     let writer = running.writer();
     running.calls(1200);
     eventually("all records are in the stream", || Stream::read(&server).sequences(writer).len() >= 1200);
-    eventually("they count as unconfirmed", || running.metrics.unconfirmed.get() == 1200);
+    eventually("they count as unconfirmed", || running.metrics.record.unconfirmed.get() == 1200);
     confirm(&server, writer, 1200);
-    eventually("the mark is seen", || running.metrics.unconfirmed.get() == 0);
+    eventually("the mark is seen", || running.metrics.record.unconfirmed.get() == 0);
     assert_eq!(Stream::read(&server).sequences(writer), (1..=1200).collect::<Vec<_>>());
     running.stop();
 }
@@ -131,7 +131,7 @@ fn a_stream_that_nobody_reads_stops_growing() {
     fill.query::<()>(&mut server.connection()).unwrap();
     let running = Running::start(settings(root.path()), &server.url());
     running.calls(50);
-    eventually("the marks are read", || running.metrics.unconfirmed.get() == 50);
+    eventually("the marks are read", || running.metrics.record.unconfirmed.get() == 50);
     let length = || redis::cmd("XLEN").arg("usage").query::<u64>(&mut server.connection()).unwrap();
     assert_eq!(length(), 200_000);
     redis::cmd("DEL").arg("usage").exec(&mut server.connection()).unwrap();

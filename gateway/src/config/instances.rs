@@ -1,0 +1,36 @@
+//! Settings of the instances' side: addresses, patience and strikes.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::seconds;
+
+/// Instances: addresses, patience, strikes.
+#[derive(Args)]
+pub struct Instances {
+    /// Address that calls to instances leave from.
+    #[arg(long, env = "GATEWAY_SOURCE")]
+    pub source: Option<IpAddr>,
+
+    /// Time to connect to an instance.
+    #[arg(long, env = "GATEWAY_CONNECT_SECONDS", default_value = "5", value_parser = seconds)]
+    pub connect: Duration,
+
+    /// Time until the first chunk of an answer.
+    #[arg(long, env = "GATEWAY_FIRST_CHUNK_SECONDS", default_value = "600", value_parser = seconds)]
+    pub first_chunk: Duration,
+
+    /// Time between two chunks of an answer.
+    #[arg(long, env = "GATEWAY_IDLE_SECONDS", default_value = "300", value_parser = seconds)]
+    pub idle: Duration,
+
+    /// Largest answer in one piece, and largest error body of an instance, in bytes.
+    #[arg(long, env = "GATEWAY_MAX_ANSWER", default_value = "67108864")]
+    pub max_answer: usize,
+
+    /// How long an instance that failed is left alone before one call tries it.
+    #[arg(long, env = "GATEWAY_STRIKE_SECONDS", default_value = "10", value_parser = seconds)]
+    pub strike: Duration,
+}
