@@ -17,7 +17,7 @@ mod socket;
 pub mod upstream;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode};
 use protocol::directory::{Cord, Template};
@@ -113,11 +113,14 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The length of its body, if it says one.
     pub announced: Option<u64>,
+    /// When it had arrived.
+    pub arrived: Instant,
 }
 
 /// A call that may go to an instance.
 struct Job {
     stamp: Stamp,
+    arrived: Instant,
     caller: Caller,
     entry: Entry,
     cord: Cord,
@@ -140,16 +143,24 @@ impl<I: Instances> Calls<I> {
             return self.list_models(&request.method, stamp, client).await;
         }
         let _in_flight = self.metrics.calls.enter();
+        let arrived = request.arrived;
         match self.admit(request, &mut stamp, client).await {
-            Ok(job) => self.attempt(job, client).await,
-            Err(Turned::Refused(refusal)) => self.turn_away(&refusal, stamp, client).await,
-            Err(Turned::Gone) => {}
+            Ok(job) => {
+                let template = job.entry.route.chute.template;
+                self.attempt(job, client).await;
+                self.metrics.calls.count_served(template, arrived.elapsed());
+            }
+            Err(Turned::Refused(refusal)) => {
+                self.turn_away(&refusal, stamp, client).await;
+                self.metrics.calls.count_refused(arrived.elapsed());
+            }
+            Err(Turned::Gone) => self.metrics.requests.left.inc(),
         }
     }
 
     /// Refuses a request.
     pub async fn turn_away(&self, refusal: &Refusal, stamp: Stamp, client: &mut impl Downstream) {
-        self.metrics.calls.count_answer(refusal.status(), refusal.code());
+        self.metrics.requests.count_refusal(refusal);
         refuse(client, refusal, stamp).await;
     }
 
@@ -162,7 +173,7 @@ impl<I: Instances> Calls<I> {
         };
         let mut fields = stamp.fields();
         fields.push(content_type("application/json"));
-        self.metrics.calls.count_answer(StatusCode::OK, "none");
+        self.metrics.requests.count_relayed(StatusCode::OK);
         // A client that is gone needs no list.
         let _ = whole(client, StatusCode::OK, fields, routes.model_list()).await;
     }
@@ -214,7 +225,7 @@ impl<I: Instances> Calls<I> {
         let chute = &entry.route.chute;
         let cord = cord::find(chute, &request.method, &request.path, stream)?.clone();
         let prepared = body.prepare(chute, &cord)?;
-        Ok(Job { stamp: *stamp, caller, entry, cord, prepared, query, _memory: raw.memory })
+        Ok(Job { stamp: *stamp, arrived: request.arrived, caller, entry, cord, prepared, query, _memory: raw.memory })
     }
 
     /// The credential of a request that may be a call at all.

@@ -1,7 +1,7 @@
 //! One request, room by room: the table of contents of the edge.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::header::CONTENT_LENGTH;
@@ -21,6 +21,7 @@ use crate::forward::{self, Forwarded, Service, Services};
 use crate::framing;
 use crate::host::{Hosts, Target, merge_slashes};
 use crate::lifecycle::{Lifecycle, Running};
+use crate::metrics::Host;
 use crate::refusal::Refusal;
 use crate::tls::TlsName;
 
@@ -53,6 +54,17 @@ enum Way {
     Call(Room),
 }
 
+impl Way {
+    /// Under what it is counted.
+    fn host(&self) -> Host {
+        match self {
+            Self::Service(service) => Host::Service(*service),
+            Self::Call(Room::Chute(_)) => Host::Chute,
+            Self::Call(Room::Facade(template)) => Host::Facade(*template),
+        }
+    }
+}
+
 impl Proxy {
     /// The room that a request asks for.
     fn way(&self, session: &ServerSession) -> Result<Way, Refusal> {
@@ -82,6 +94,7 @@ impl Proxy {
             query: request.uri.query().unwrap_or_default().to_owned(),
             headers: request.headers.clone(),
             announced,
+            arrived: Instant::now(),
         };
         self.calls.serve(request, &mut Client::new(session, self.client_silence)).await;
     }
@@ -111,7 +124,9 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, visit: &mut Visit) -> pingora::Result<bool> {
         let session = session.as_downstream_mut();
-        match self.way(session) {
+        let way = self.way(session);
+        self.calls.metrics.requests.count(way.as_ref().map_or(Host::Nobody, Way::host));
+        match way {
             Ok(Way::Call(room)) => self.serve_call(session, room).await,
             Ok(Way::Service(service)) => match self.services.forward(service, session) {
                 Ok(forwarded) => {
@@ -181,6 +196,12 @@ impl ProxyHttp for Proxy {
             let _ = session.as_downstream_mut().write_error_response(head, body).await;
         }
         FailToProxy { error_code: refusal.status().as_u16(), ..failed }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, visit: &mut Visit) {
+        if let (Some(forwarded), Some(answer)) = (&visit.forwarded, session.response_written()) {
+            self.calls.metrics.requests.count_service_answer(forwarded.service(), answer.status);
+        }
     }
 
     fn suppress_error_log(&self, _session: &Session, _visit: &Visit, _error: &Error) -> bool {

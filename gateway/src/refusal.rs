@@ -7,6 +7,8 @@ use http::StatusCode;
 use protocol::reply::{ErrorBody, ErrorType};
 use serde_json::{Value, json};
 
+use crate::instance::verdict::Blame;
+
 /// Whose limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Whose {
@@ -182,6 +184,42 @@ impl Refusal {
             Self::ServiceFailed(_) => "service_failed",
             Self::ServiceTimeout(_) => "service_timeout",
             Self::Internal => "internal",
+        }
+    }
+
+    /// Whose fault it is.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::UnknownChute
+            | Self::UnknownModel(_)
+            | Self::UnknownCord
+            | Self::UnknownPage
+            | Self::MethodNotAllowed(_)
+            | Self::Misdirected
+            | Self::Unauthenticated
+            | Self::InvalidCredential(_)
+            | Self::ExpiredSession
+            | Self::ReplayedSignature
+            | Self::OutOfScope
+            | Self::RateLimited { .. }
+            | Self::TooManyAtOnce { .. }
+            | Self::QuotaExceeded { .. }
+            | Self::BadRequest(_)
+            | Self::RefusedByInstance(_)
+            | Self::BodyTooLarge { .. }
+            | Self::BodyTimeout => Blame::Client,
+            Self::Exhausted | Self::EmptyAnswer | Self::BadAnswer | Self::UpstreamTimeout => Blame::Instance,
+            Self::Overloaded
+            | Self::Maintenance
+            | Self::NoInstance(_)
+            | Self::AtCapacity
+            | Self::NotReady(_)
+            | Self::LogUnwritable
+            | Self::NoService(_)
+            | Self::ServiceFailed(_)
+            | Self::ServiceTimeout(_)
+            | Self::Internal => Blame::Platform,
         }
     }
 

@@ -35,7 +35,7 @@ use crate::usage::{self, UsageLog};
 
 /// How long runtimes get to end once everything in them has.
 const LAST_SECONDS: u64 = 2;
-/// How often strikes of instances that are gone are forgotten.
+/// How often instances and chutes that are gone are forgotten.
 const FORGET: Duration = Duration::from_secs(30);
 /// How long a duty that ships records may take to finish when it is told to stop.
 const CLOSE_LOG: Duration = Duration::from_secs(1);
@@ -101,7 +101,7 @@ impl Parts {
             limits: Arc::new(Limits::new(default)),
             quota: Arc::new(Quota::new(principals.clone(), log.writer())),
             places: Arc::new(Places::new(config.instances.strike)),
-            certificates: Certificates::load(&config.certificates, &config.domain)?,
+            certificates: Certificates::load(&config.certificates, &config.domain, metrics.tls.clone())?,
             principals,
             metrics,
             log,
@@ -153,7 +153,7 @@ impl Parts {
             if directory.current().is_none() {
                 return Err("the directory has not come yet");
             }
-            if metrics.who.principals_connected.get() == 0 {
+            if metrics.redis.principals.get() == 0 {
                 return Err("principals are not followed");
             }
             if metrics.record.writable.get() == 0 { Err("the record log cannot be written") } else { Ok(()) }
@@ -177,9 +177,9 @@ impl Parts {
         let reporter = self.reporter.clone();
         server.add_service(lifecycle.duty("reports", move |stop| reporter.clone().run(stop)));
         let (limits, quota, clock) = (self.limits.clone(), self.quota.clone(), self.clock);
-        let (places, directory) = (self.places.clone(), self.directory.clone());
+        let (places, metrics, directory) = (self.places.clone(), self.metrics.clone(), self.directory.clone());
         server.add_service(lifecycle.duty("sweep", move |stop| {
-            let forget = forget_instances(places.clone(), directory.clone());
+            let forget = forget_what_is_gone(places.clone(), metrics.clone(), directory.clone());
             let sweeps = (limits.clone().sweep_always(clock), quota.clone().sweep_always(clock), forget);
             until(stop, async move {
                 tokio::join!(sweeps.0, sweeps.1, sweeps.2);
@@ -198,11 +198,12 @@ async fn until(mut stop: ShutdownWatch, task: impl Future<Output = ()>) {
     }
 }
 
-async fn forget_instances(places: Arc<Places>, directory: Arc<Directory>) {
+async fn forget_what_is_gone(places: Arc<Places>, metrics: Arc<Metrics>, directory: Arc<Directory>) {
     loop {
         tokio::time::sleep(FORGET).await;
         if let Some(routes) = directory.current() {
             places.keep(|instance| routes.has_instance(instance));
+            metrics.chutes.keep(|chute| routes.by_id(chute).is_some());
         }
     }
 }

@@ -48,7 +48,7 @@ impl<I: Instances> Calls<I> {
             let (unopened, running) = match self.try_once(&mut job, &mut place, client).await {
                 Attempt::Failed(unopened, running) => (unopened, running),
                 Attempt::Refused(refusal) => break refusal,
-                Attempt::Left => return,
+                Attempt::Left => return self.metrics.requests.left.inc(),
                 Attempt::Over => {
                     // Another instance had an answer to the same request, so the empty ones were at fault.
                     return attempts.empty_ones().for_each(|instance| self.places.strike(instance));
@@ -69,7 +69,7 @@ impl<I: Instances> Calls<I> {
     async fn try_once(&self, job: &mut Job, place: &mut Place<'_>, client: &mut impl Downstream) -> Attempt {
         let Some(target) = job.entry.target(place.instance) else { return Attempt::Refused(Refusal::Internal) };
         let admission = self.admission(job, &target, place.mean_connections);
-        let begun = Running::begin(&self.log, admission, &mut job.entry.quota, self.clock, &self.metrics);
+        let begun = Running::begin(&self.log, admission, &mut job.entry.quota, self.clock);
         let running = match begun {
             Ok(running) => running,
             Err(LogUnwritable::Busy) => return Attempt::Refused(Refusal::Overloaded),
@@ -125,7 +125,7 @@ impl<I: Instances> Calls<I> {
     pub(super) fn draw_conclusions(&self, job: &Job, place: &mut Place<'_>, verdict: &Verdict) {
         let reason = verdict.reason.as_str();
         place.showed(verdict.outcome);
-        self.metrics.calls.failures.with_label_values(&[reason]).inc();
+        self.metrics.attempts.count_failure(verdict);
         if verdict.report {
             let chute = job.entry.route.chute.id;
             self.strikes.report(Strike { chute, instance: place.instance, reason: reason.to_owned() });
@@ -138,7 +138,7 @@ impl<I: Instances> Calls<I> {
         let Some(said) = said else {
             return self.turn_away(&Refusal::RefusedByInstance(status), job.stamp, client).await;
         };
-        self.metrics.calls.count_answer(status, "none");
+        self.metrics.requests.count_relayed(status);
         let mut fields = job.stamp.fields();
         fields.push(content_type(&said.content_type));
         // A client that is gone needs no answer.

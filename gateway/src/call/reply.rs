@@ -32,7 +32,6 @@ impl<I: Instances> Calls<I> {
         running: Running,
         client: &mut impl Downstream,
     ) {
-        self.metrics.calls.count_first_chunk(job.entry.route.chute.template, running.started().elapsed());
         match opening {
             Opening::Whole { reply, meter } => self.reply_whole(job, reply, &meter, running, client).await,
             Opening::Stream { relay, first } => self.reply_stream(job, place, relay, first, running, client).await,
@@ -48,7 +47,7 @@ impl<I: Instances> Calls<I> {
         client: &mut impl Downstream,
     ) {
         let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
-        self.metrics.calls.count_answer(status, "none");
+        self.metrics.requests.count_relayed(status);
         let mut fields = job.stamp.fields();
         fields.push(content_type(&reply.content_type));
         fields.extend(relayed(reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))));
@@ -69,7 +68,8 @@ impl<I: Instances> Calls<I> {
         mut running: Running,
         client: &mut impl Downstream,
     ) {
-        self.metrics.calls.count_answer(StatusCode::OK, "none");
+        self.metrics.requests.count_relayed(StatusCode::OK);
+        self.metrics.calls.count_first_chunk(job.entry.route.chute.template, job.arrived.elapsed());
         let kind = stream_type(&job.cord, job.entry.route.chute.template);
         let head = Head { status: StatusCode::OK, fields: stream_fields(job, kind), length: None };
         if client.begin(head).await.is_err() {

@@ -1,6 +1,9 @@
 //! Makes metrics and registers them in one step.
 
-use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, histogram_opts, opts};
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, histogram_opts, opts,
+};
 
 /// Where metrics are registered.
 #[derive(Clone, Copy)]
@@ -8,21 +11,24 @@ pub(super) struct Register<'a>(pub(super) &'a Registry);
 
 impl Register<'_> {
     pub(super) fn counter(self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-        let metric = IntCounter::new(name, help)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
+        self.add(IntCounter::new(name, help)?)
     }
 
     pub(super) fn counters(self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-        let metric = IntCounterVec::new(opts!(name, help), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
+        self.add(IntCounterVec::new(opts!(name, help), labels)?)
     }
 
     pub(super) fn gauge(self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-        let metric = IntGauge::new(name, help)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
+        self.add(IntGauge::new(name, help)?)
+    }
+
+    pub(super) fn gauges(self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.add(IntGaugeVec::new(opts!(name, help), labels)?)
+    }
+
+    /// A gauge of time.
+    pub(super) fn seconds(self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        self.add(Gauge::new(name, help)?)
     }
 
     pub(super) fn histograms(
@@ -32,7 +38,10 @@ impl Register<'_> {
         buckets: Vec<f64>,
         labels: &[&str],
     ) -> prometheus::Result<HistogramVec> {
-        let metric = HistogramVec::new(histogram_opts!(name, help, buckets), labels)?;
+        self.add(HistogramVec::new(histogram_opts!(name, help, buckets), labels)?)
+    }
+
+    fn add<T: Collector + Clone + 'static>(self, metric: T) -> prometheus::Result<T> {
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }

@@ -30,8 +30,8 @@ pub(crate) struct Adopted {
     pub(crate) folder: Folder,
     /// The right to it.
     pub(crate) lock: Lock,
-    /// How many attempts were lost.
-    pub(crate) lost: usize,
+    /// The attempts that were lost.
+    pub(crate) lost: Vec<Record>,
 }
 
 /// Takes over a folder if nobody has it. Blocks. Whatever line this dies at, it can be done again.
@@ -59,7 +59,7 @@ pub(crate) fn adopt(writer: WriterId, folder: Folder) -> anyhow::Result<Option<A
     book.synced(Position { segment: book.newest_segment(), offset: u64::MAX });
     book.close();
     let stored = Stored { writer, segments: folder.segments(), book: Arc::new(Mutex::new(book)) };
-    Ok(Some(Adopted { stored, folder, lock, lost: lost.len() }))
+    Ok(Some(Adopted { stored, folder, lock, lost: lost.into_iter().map(|(_, record)| record).collect() }))
 }
 
 /// The segments; none if the process died before it had any, or somebody removes the folder.

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use chrono::{DateTime, Utc};
 use protocol::usage::Beat;
 
+use super::ages::Ages;
+
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +40,7 @@ pub(crate) struct Book {
     durable: Position,
     in_flight: usize,
     closed: bool,
+    ages: Ages,
 }
 
 impl Book {
@@ -103,9 +106,15 @@ impl Book {
     /// A final or an admission of another life of this log was read or written.
     pub(crate) fn noted(&mut self, sequence: u64, at: DateTime<Utc>) {
         self.last = self.last.max(sequence);
+        self.ages.note(sequence, at);
         if let Some(segment) = self.segments.back_mut() {
             segment.newest = segment.newest.max(Some(at));
         }
+    }
+
+    /// About when the oldest final above this mark was written; none if there is none.
+    pub(crate) fn oldest_above(&mut self, mark: u64) -> Option<DateTime<Utc>> {
+        self.ages.oldest_above(mark)
     }
 
     /// A sign of life: what ends from now on ends at or after its clock.

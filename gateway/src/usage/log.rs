@@ -169,7 +169,12 @@ impl Log {
 
     /// Whether a segment is missing in the reserve.
     pub(crate) fn lacks_spare(&self) -> bool {
-        self.state().appender.spares() < self.wanted_spares
+        self.spares() < self.wanted_spares
+    }
+
+    /// Segments in reserve.
+    pub(crate) fn spares(&self) -> usize {
+        self.state().appender.spares()
     }
 
     /// Makes the missing segments. Blocks; the lock is not held meanwhile.

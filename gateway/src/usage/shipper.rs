@@ -70,8 +70,8 @@ impl Shipper {
     /// Ships this log too.
     pub(crate) fn add(&mut self, adopted: Adopted) {
         self.shared.metrics.record.adopted.inc();
-        let lost = adopted.lost;
-        self.shared.metrics.calls.attempts.with_label_values(&["lost"]).inc_by(lost as u64);
+        adopted.lost.iter().for_each(|record| self.shared.metrics.count_record(record));
+        let lost = adopted.lost.len();
         info!(writer.id = %adopted.stored.writer, lost, "took over the record log of a dead process");
         self.shipped.push(Shipped::new(adopted.stored, Some((adopted.folder, adopted.lock))));
         // Its mark is asked for before anything of it is sent.
@@ -112,6 +112,7 @@ impl Shipper {
         }
         self.marks_at = Instant::now();
         self.stream = Some(stream);
+        self.shared.metrics.redis.usage.set(1);
         Ok(())
     }
 
@@ -149,6 +150,9 @@ impl Shipper {
         let unconfirmed = |one: &Shipped| one.stored.book().last().saturating_sub(one.shipment.mark());
         let all: u64 = self.shipped.iter().map(unconfirmed).sum();
         self.shared.metrics.record.unconfirmed.set(i64::try_from(all).unwrap_or(i64::MAX));
+        let oldest = self.shipped.iter().filter_map(|one| one.stored.book().oldest_above(one.shipment.mark())).min();
+        let age = oldest.map_or(0.0, |since| (self.shared.clock.now() - since).as_seconds_f64().max(0.0));
+        self.shared.metrics.record.oldest_unconfirmed.set(age);
     }
 
     /// Ships one batch of one log; says whether there was one.
@@ -235,6 +239,7 @@ impl Shipper {
     }
 
     fn failed(&mut self, error: &redis::RedisError) {
+        self.shared.metrics.redis.usage.set(0);
         if self.failures == 0 {
             warn!(%error, "cannot reach the usage stream; records wait on disk");
         }

@@ -40,11 +40,11 @@ fn a_hole_between_segments_is_not_written_to() {
     let root = tempfile::tempdir().unwrap();
     let (writer, folder) = dead(root.path(), &[Some(sample::admission()), None, Some(sample::admission()), None]);
     let first = adopt(writer, folder.clone()).unwrap().unwrap();
-    assert_eq!((first.lost, finals(&first)), (2, vec![1, 2]));
+    assert_eq!((first.lost.len(), finals(&first)), (2, vec![1, 2]));
     assert!(adopt(writer, folder.clone()).unwrap().is_none(), "it is held");
     drop(first);
     let second = adopt(writer, folder).unwrap().unwrap();
-    assert_eq!((second.lost, finals(&second)), (0, vec![1, 2]));
+    assert_eq!((second.lost.len(), finals(&second)), (0, vec![1, 2]));
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn an_adoption_cut_short_while_writing_is_finished_by_the_next() {
     drop(first);
     segment::trim(&folder.segments(), Position { segment: 3, offset: end - 50 }).unwrap();
     let second = adopt(writer, folder).unwrap().unwrap();
-    assert_eq!((second.lost, finals(&second)), (1, vec![1, 2]));
+    assert_eq!((second.lost.len(), finals(&second)), (1, vec![1, 2]));
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn damage_in_the_middle_of_a_log_cuts_nothing_off() {
     bytes[40] ^= 1;
     fs::write(&damaged, &bytes).unwrap();
     let adopted = adopt(writer, folder).unwrap().unwrap();
-    assert_eq!(adopted.lost, 1, "the segments behind it are read");
+    assert_eq!(adopted.lost.len(), 1, "the segments behind it are read");
     assert_eq!(fs::read(&damaged).unwrap(), bytes);
 }
 
