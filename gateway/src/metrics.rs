@@ -3,6 +3,7 @@
 mod attempts;
 mod calls;
 mod chutes;
+mod edge;
 mod record;
 mod redis;
 mod register;
@@ -16,6 +17,7 @@ use protocol::ids::ChuteId;
 pub use self::attempts::Attempts;
 pub use self::calls::{Calls, InFlight};
 pub use self::chutes::{Chute, Chutes, MOST};
+pub use self::edge::{Edge, Refused};
 pub use self::record::Record;
 pub use self::redis::Redis;
 use self::register::Register;
@@ -44,6 +46,8 @@ pub struct Metrics {
     pub attempts: Attempts,
     /// What is counted by chute.
     pub chutes: Chutes,
+    /// The edge itself: connections, memory, processor.
+    pub edge: Edge,
     /// What the edge knows: chutes and principals.
     pub who: Who,
     /// The record of calls.
@@ -76,6 +80,7 @@ impl Metrics {
             calls: Calls::new(register)?,
             attempts: Attempts::new(register)?,
             chutes: Chutes::new(register)?,
+            edge: Edge::new(register)?,
             who: Who::new(register)?,
             record: Record::new(register)?,
             redis: Redis::new(register)?,
