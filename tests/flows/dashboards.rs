@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 use stack::children::{Launch, run};
 use stack::dashboard::{self, Dashboard};
@@ -18,7 +17,7 @@ use crate::faults;
 use crate::load::{End, Load, Seen};
 use crate::scene::{Scene, User};
 
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(250);
 const SEED: u64 = 8;
 /// Tokens of the answers in one piece.
@@ -26,14 +25,50 @@ const TOKENS: u64 = 7;
 /// The hosts of calls, by their label in the metric.
 const CALLS: &str = r#"chutes_gateway_requests_total{host=~"llm|embed|image|chute"}"#;
 
-/// What one client of every kind of call got, by status class.
-type Answers = BTreeMap<&'static str, u64>;
+/// What clients of call hosts got.
+#[derive(Default)]
+struct Got {
+    /// Answers by status class.
+    answers: BTreeMap<&'static str, u64>,
+    /// Completion tokens of the text chute.
+    tokens: u64,
+}
 
 /// A request of the round that the mixed client goes.
 struct Ask {
     url: String,
     body: Option<Value>,
     key: String,
+    /// Completion tokens of the text chute, if it is answered.
+    tokens: u64,
+}
+
+impl Got {
+    fn answer(&mut self, status: u16) {
+        let class = match status / 100 {
+            2 => "2xx",
+            4 => "4xx",
+            5 => "5xx",
+            _ => panic!("nobody answers with {status}"),
+        };
+        *self.answers.entry(class).or_default() += 1;
+    }
+
+    /// Adds what clients of streams got: whole ones, or refusals of a machine that has too much to do.
+    fn add(&mut self, streams: &[Seen]) {
+        for stream in streams {
+            match stream.end {
+                End::Whole => self.answer(200),
+                End::Refused(status) => self.answer(status),
+                End::Cut | End::Nothing => panic!("a stream was not answered: {stream:?}"),
+            }
+            self.tokens += stream.tokens;
+        }
+    }
+
+    fn of(&self, class: &str) -> u64 {
+        self.answers.get(class).copied().unwrap_or_default()
+    }
 }
 
 async fn prometheus(scene: &Scene) -> Prometheus {
@@ -94,58 +129,63 @@ fn round(scene: &Scene, user: &User, gateway: usize) -> Vec<Ask> {
     let chat = json!({
         "model": model(Engine::Vllm), "max_tokens": TOKENS, "messages": [{"role": "user", "content": "Go on."}],
     });
-    let ask = |host: &str, path: &str, body: &Value, key: &str| Ask {
+    let ask = |host: &str, path: &str, body: &Value, key: &str, tokens: u64| Ask {
         url: format!("{}{path}", scene.url_at(host, gateway)),
         body: Some(body.clone()),
         key: key.to_owned(),
+        tokens,
     };
     let completions = "/v1/chat/completions";
     let embedding = json!({"model": model(Engine::Embedding), "input": ["one", "two"]});
-    let image = json!({"model": model(Engine::Diffusion), "prompt": "a boat"});
     let unknown = json!({"model": "nobody/nothing", "messages": []});
     vec![
-        ask("llm", completions, &chat, &user.key),
-        ask(&scene.sample(Engine::Vllm).slug, completions, &chat, &user.key),
-        ask("embed", "/v1/embeddings", &embedding, &user.key),
-        ask("image", "/generate", &image, &user.key),
-        ask("llm", completions, &chat, "cpk_wrong"),
-        ask("llm", completions, &unknown, &user.key),
-        ask("no-such-chute", completions, &chat, &user.key),
-        Ask { url: format!("{}/ping", scene.url_at("api", gateway)), body: None, key: user.key.clone() },
+        ask("llm", completions, &chat, &user.key, TOKENS),
+        ask(&scene.sample(Engine::Vllm).slug, completions, &chat, &user.key, TOKENS),
+        ask("embed", "/v1/embeddings", &embedding, &user.key, 0),
+        ask("image", "/generate", &image(scene), &user.key, 0),
+        ask("llm", completions, &chat, "cpk_wrong", 0),
+        ask("llm", completions, &unknown, &user.key, 0),
+        ask("no-such-chute", completions, &chat, &user.key, 0),
+        Ask { url: format!("{}/ping", scene.url_at("api", gateway)), body: None, key: user.key.clone(), tokens: 0 },
     ]
 }
 
+fn image(scene: &Scene) -> Value {
+    json!({"model": scene.sample(Engine::Diffusion).model, "prompt": "a boat"})
+}
+
 /// Goes round after round over both gateways until told to stop; counts the answers of call hosts.
-fn drive(scene: &Scene, user: &User, until: Instant) -> JoinHandle<Answers> {
+fn drive(scene: &Scene, user: &User, until: Instant) -> JoinHandle<Got> {
     let asks: Vec<Ask> = (0..scene.gateways()).flat_map(|gateway| round(scene, user, gateway)).collect();
     let web = scene.client();
     tokio::spawn(async move {
-        let mut answers = Answers::new();
+        let mut got = Got::default();
         while Instant::now() < until {
-            for Ask { url, body, key } in &asks {
+            for Ask { url, body, key, tokens } in &asks {
                 let request = match body {
                     Some(body) => web.post(url).json(body),
                     None => web.get(url),
                 };
                 let answer = request.bearer_auth(key).timeout(LONGEST).send().await.unwrap();
-                let class = class(answer.status());
+                let status = answer.status();
                 answer.bytes().await.unwrap();
                 if body.is_some() {
-                    *answers.entry(class).or_default() += 1;
+                    got.answer(status.as_u16());
+                    got.tokens += if status.is_success() { *tokens } else { 0 };
                 }
             }
         }
-        answers
+        got
     })
 }
 
-fn class(status: StatusCode) -> &'static str {
-    match status.as_u16() / 100 {
-        2 => "2xx",
-        4 => "4xx",
-        5 => "5xx",
-        _ => panic!("nobody answers with {status}"),
-    }
+/// A call whose client leaves before there is an answer.
+async fn leave(scene: &Scene, user: &User) {
+    let hanging = Behaviour { fault: Fault::Hang, ..Behaviour::default() };
+    scene.behave(Engine::Diffusion, &hanging).await;
+    let request = scene.client().post(format!("{}/generate", scene.url("image"))).bearer_auth(&user.key);
+    let answer = request.json(&image(scene)).timeout(Duration::from_secs(1)).send().await;
+    assert!(answer.is_err_and(|error| error.is_timeout()));
 }
 
 /// Asks what every panel asks until each answer is there, and finite.
@@ -178,24 +218,57 @@ async fn lint(scene: &Scene) {
     }
 }
 
+/// What Prometheus must have counted, and how much more that is than before.
+struct Counted {
+    expressions: Vec<String>,
+    before: Vec<f64>,
+}
+
+impl Counted {
+    async fn begin(scene: &Scene, prometheus: &Prometheus) -> Self {
+        wait_until_scraped(scene, prometheus).await;
+        let text = scene.sample(Engine::Vllm).id.to_string();
+        let answers = |class: &str| format!("sum(chutes_gateway_answers_total{{status=\"{class}\"}})");
+        let mut counted = Self {
+            expressions: vec![
+                format!("sum({CALLS})"),
+                answers("2xx"),
+                answers("4xx"),
+                answers("5xx"),
+                "sum(chutes_gateway_clients_left_total)".to_owned(),
+                format!("sum(chutes_gateway_chute_completion_tokens_total{{chute=\"{text}\"}})"),
+            ],
+            before: Vec::new(),
+        };
+        counted.before = counted.now(prometheus).await;
+        counted
+    }
+
+    async fn now(&self, prometheus: &Prometheus) -> Vec<f64> {
+        let mut now = Vec::new();
+        for expression in &self.expressions {
+            now.push(number(prometheus, expression).await);
+        }
+        now
+    }
+
+    async fn since(&self, scene: &Scene, prometheus: &Prometheus) -> Vec<f64> {
+        wait_until_scraped(scene, prometheus).await;
+        self.now(prometheus).await.iter().zip(&self.before).map(|(now, before)| now - before).collect()
+    }
+}
+
+async fn the_certificates_expiry_is_known(prometheus: &Prometheus) {
+    let expiry = number(prometheus, "min(chutes_gateway_certificate_expiry_timestamp_seconds)").await;
+    let written = chrono::NaiveDate::from_ymd_opt(2045, 1, 1).unwrap().and_time(chrono::NaiveTime::MIN).and_utc();
+    assert_eq!(expiry, written.timestamp() as f64);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_panel_shows_data_and_the_counters_say_what_clients_saw() {
     let (mut scene, user) = faults::scene().await;
     let prometheus = prometheus(&scene).await;
-    wait_until_scraped(&scene, &prometheus).await;
-    let text = scene.sample(Engine::Vllm).id.to_string();
-    let counters = [
-        format!("sum({CALLS})"),
-        r#"sum(chutes_gateway_answers_total{status="2xx"})"#.to_owned(),
-        r#"sum(chutes_gateway_answers_total{status="4xx"})"#.to_owned(),
-        r#"sum(chutes_gateway_answers_total{status="5xx"})"#.to_owned(),
-        format!("sum(chutes_gateway_chute_completion_tokens_total{{chute=\"{text}\"}})"),
-    ];
-    let mut before = Vec::new();
-    for counter in &counters {
-        before.push(number(&prometheus, counter).await);
-    }
-
+    let counted = Counted::begin(&scene, &prometheus).await;
     let broken = Fault::Status { code: 500, detail: "out of memory".into() };
     let failing = Behaviour { fault: broken, faulty_calls: Some(3), ..Behaviour::default() };
     scene.behave(Engine::Embedding, &failing).await;
@@ -203,31 +276,22 @@ async fn every_panel_shows_data_and_the_counters_say_what_clients_saw() {
     let load = Load::start(&scene, &user, Size::asked().pick(4, 32), SEED);
     let mixed = drive(&scene, &user, begun + Duration::from_secs(Size::asked().pick(10, 120)));
     let asked = every_panel_has_data(&prometheus).await;
-    let mixed = mixed.await.unwrap();
-    let streams = load.stop().await;
-    assert!(streams.iter().all(|call| call.end == End::Whole), "{streams:?}");
+    let mut got = mixed.await.unwrap();
+    got.add(&load.stop().await);
+    leave(&scene, &user).await;
 
-    wait_until_scraped(&scene, &prometheus).await;
-    let (calls, tokens) = (
-        streams.len() as u64 + mixed.values().sum::<u64>(),
-        streams.iter().map(|Seen { tokens, .. }| tokens).sum::<u64>(),
-    );
-    let of = |class: &str| mixed.get(class).copied().unwrap_or_default();
-    let driven = [calls, streams.len() as u64 + of("2xx"), of("4xx"), of("5xx")];
-    let mut counted = Vec::new();
-    for (counter, before) in counters.iter().zip(before) {
-        counted.push(number(&prometheus, counter).await - before);
-    }
-    assert_eq!(counted[..4], driven.map(|count| count as f64), "{mixed:?}");
-    // Each round has two chats in one piece at each gateway; rounds are whole.
-    let rounds = mixed.values().sum::<u64>() / 7;
-    assert_eq!(counted[4], (tokens + rounds * 2 * TOKENS) as f64);
+    let answered: u64 = got.answers.values().sum();
+    let driven = [answered + 1, got.of("2xx"), got.of("4xx"), got.of("5xx"), 1, got.tokens];
+    assert_eq!(counted.since(&scene, &prometheus).await, driven.map(|count| count as f64));
+    assert!(got.of("5xx") > 0, "no call failed");
     let series = number(&prometheus, r#"max(scrape_samples_scraped{job="gateway"})"#).await;
     screen::say(&format!(
-        "{asked} questions of panels answered; {calls} calls in {:?}, as many counted; {series} series of a gateway",
-        begun.elapsed()
+        "{asked} questions of panels answered; {} calls in {:?} and {} tokens, as many counted; {series} series of a gateway",
+        answered + 1,
+        begun.elapsed(),
+        got.tokens,
     ));
-
+    the_certificates_expiry_is_known(&prometheus).await;
     lint(&scene).await;
     let alerts = prometheus.alerts().await.unwrap();
     assert!(alerts.len() > 20, "{alerts:?}");
