@@ -1,13 +1,13 @@
 //! Every reason a call is turned away, with its status, its words and its metric label.
 
+mod blame;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use protocol::reply::{ErrorBody, ErrorType};
 use serde_json::{Value, json};
-
-use crate::instance::verdict::Blame;
 
 /// Whose limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,44 +211,6 @@ impl Refusal {
             Self::ServiceFailed(_) => "service_failed",
             Self::ServiceTimeout(_) => "service_timeout",
             Self::Internal => "internal",
-        }
-    }
-
-    /// Whose fault it is.
-    #[must_use]
-    pub fn blame(&self) -> Blame {
-        match self {
-            Self::UnknownChute
-            | Self::UnknownModel(_)
-            | Self::UnknownCord
-            | Self::UnknownPage
-            | Self::MethodNotAllowed(_)
-            | Self::Misdirected
-            | Self::Unauthenticated
-            | Self::InvalidCredential(_)
-            | Self::ExpiredSession
-            | Self::ReplayedSignature
-            | Self::OutOfScope
-            | Self::RateLimited { .. }
-            | Self::TooManyAtOnce { .. }
-            | Self::QuotaExceeded { .. }
-            | Self::BadRequest(_)
-            | Self::RefusedByInstance(_)
-            | Self::BodyTooLarge { .. }
-            | Self::BodyTimeout
-            | Self::HeadTooLarge { .. }
-            | Self::HeadTimeout => Blame::Client,
-            Self::Exhausted | Self::EmptyAnswer | Self::BadAnswer | Self::UpstreamTimeout => Blame::Instance,
-            Self::Overloaded(_)
-            | Self::Maintenance
-            | Self::NoInstance(_)
-            | Self::AtCapacity
-            | Self::NotReady(_)
-            | Self::LogUnwritable
-            | Self::NoService(_)
-            | Self::ServiceFailed(_)
-            | Self::ServiceTimeout(_)
-            | Self::Internal => Blame::Platform,
         }
     }
 

@@ -10,7 +10,6 @@ use stack::miner::{Behaviour, Engine, Fault};
 use stack::prometheus::Prometheus;
 use stack::proof::Size;
 use stack::screen;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::faults;
@@ -154,29 +153,26 @@ fn image(scene: &Scene) -> Value {
     json!({"model": scene.sample(Engine::Diffusion).model, "prompt": "a boat"})
 }
 
-/// Goes round after round over both gateways until told to stop; counts the answers of call hosts.
-fn drive(scene: &Scene, user: &User, until: Instant) -> JoinHandle<Got> {
+/// Goes round after round over both gateways until it is time; counts the answers of call hosts.
+async fn drive(scene: &Scene, user: &User, until: Instant) -> Got {
     let asks: Vec<Ask> = (0..scene.gateways()).flat_map(|gateway| round(scene, user, gateway)).collect();
-    let web = scene.client();
-    tokio::spawn(async move {
-        let mut got = Got::default();
-        while Instant::now() < until {
-            for Ask { url, body, key, tokens } in &asks {
-                let request = match body {
-                    Some(body) => web.post(url).json(body),
-                    None => web.get(url),
-                };
-                let answer = request.bearer_auth(key).timeout(LONGEST).send().await.unwrap();
-                let status = answer.status();
-                answer.bytes().await.unwrap();
-                if body.is_some() {
-                    got.answer(status.as_u16());
-                    got.tokens += if status.is_success() { *tokens } else { 0 };
-                }
+    let (web, mut got) = (scene.client(), Got::default());
+    while Instant::now() < until {
+        for Ask { url, body, key, tokens } in &asks {
+            let request = match body {
+                Some(body) => web.post(url).json(body),
+                None => web.get(url),
+            };
+            let answer = request.bearer_auth(key).timeout(LONGEST).send().await.unwrap();
+            let status = answer.status();
+            answer.bytes().await.unwrap();
+            if body.is_some() {
+                got.answer(status.as_u16());
+                got.tokens += if status.is_success() { *tokens } else { 0 };
             }
         }
-        got
-    })
+    }
+    got
 }
 
 /// A call whose client leaves before there is an answer.
@@ -264,7 +260,7 @@ async fn the_certificates_expiry_is_known(prometheus: &Prometheus) {
     assert_eq!(expiry, written.timestamp() as f64);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn every_panel_shows_data_and_the_counters_say_what_clients_saw() {
     let (mut scene, user) = faults::scene().await;
     let prometheus = prometheus(&scene).await;
@@ -274,9 +270,8 @@ async fn every_panel_shows_data_and_the_counters_say_what_clients_saw() {
     scene.behave(Engine::Embedding, &failing).await;
     let begun = Instant::now();
     let load = Load::start(&scene, &user, Size::asked().pick(4, 32), SEED);
-    let mixed = drive(&scene, &user, begun + Duration::from_secs(Size::asked().pick(10, 120)));
-    let asked = every_panel_has_data(&prometheus).await;
-    let mut got = mixed.await.unwrap();
+    let until = begun + Duration::from_secs(Size::asked().pick(10, 120));
+    let (asked, mut got) = tokio::join!(every_panel_has_data(&prometheus), drive(&scene, &user, until));
     got.add(&load.stop().await);
     leave(&scene, &user).await;
 
