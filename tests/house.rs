@@ -260,6 +260,14 @@ fn log_messages_are_lower_case_without_a_final_period() {
 }
 
 #[test]
+fn no_release_build_can_be_told_another_time() {
+    let settings = fs::read_to_string(root().join("gateway/src/config.rs")).unwrap();
+    let before = settings.split("pub clock_offset").next().unwrap();
+    let own = before.rsplit("\n\n").next().unwrap();
+    assert!(own.contains("#[cfg(debug_assertions)]"), "the setting of the clock is in every build: {own}");
+}
+
+#[test]
 fn no_slow_hash_stands_on_the_call_path() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
     for name in ["argon2", "bcrypt", "scrypt"] {

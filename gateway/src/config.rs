@@ -153,3 +153,17 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
     Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn only_a_debug_build_can_be_told_another_time() {
+        let command = Config::command();
+        let offers = command.get_arguments().any(|argument| argument.get_long() == Some("clock-offset"));
+        assert_eq!(offers, cfg!(debug_assertions));
+    }
+}

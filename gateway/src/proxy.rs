@@ -9,7 +9,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource};
+use pingora::{Error, ErrorSource, ErrorType};
 use protocol::directory::Template;
 use protocol::ids::CallId;
 
@@ -126,10 +126,11 @@ impl ProxyHttp for Proxy {
             Ok(Way::Service(service)) => match self.services.forward(service, session) {
                 Ok(forwarded) => {
                     session.set_close_on_response_before_downstream_finish(true);
-                    if session.is_upgrade_req() {
+                    // A socket that lives on may be silent for as long as its two ends like.
+                    let lives_on = session.is_upgrade_req();
+                    session.set_read_timeout((!lives_on).then_some(self.client_silence));
+                    if lives_on {
                         visit.running = None;
-                    } else {
-                        session.set_read_timeout(Some(self.client_silence));
                     }
                     visit.forwarded = Some(forwarded);
                     return Ok(false);
@@ -148,7 +149,7 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _session: &mut Session, visit: &mut Visit) -> pingora::Result<Box<HttpPeer>> {
         match &visit.forwarded {
             Some(forwarded) => Ok(forwarded.peer()),
-            None => Error::e_explain(pingora::ErrorType::InternalError, "a request went on without a service"),
+            None => Error::e_explain(ErrorType::InternalError, "a request went on without a service"),
         }
     }
 
@@ -175,15 +176,16 @@ impl ProxyHttp for Proxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, visit: &mut Visit) -> FailToProxy {
-        let downstream = matches!(error.esource(), ErrorSource::Downstream);
         let failed = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        let Some(forwarded) = visit.forwarded.as_ref().filter(|_| !downstream) else { return failed };
-        let refusal = forwarded.refusal(error);
-        tracing::warn!(
-            service = forwarded.service().name(),
-            reason = error.etype().as_str(),
-            "a service did not answer"
-        );
+        let Some(forwarded) = &visit.forwarded else { return failed };
+        let refusal = match (error.esource(), error.etype()) {
+            (ErrorSource::Downstream, ErrorType::ReadTimedout) => Refusal::BodyTimeout,
+            (ErrorSource::Downstream, _) => return failed,
+            (ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset, reason) => {
+                tracing::warn!(service = forwarded.service().name(), reason = reason.as_str(), "a service did not answer");
+                forwarded.refusal(error)
+            }
+        };
         if session.response_written().is_none()
             && let Ok((head, body)) = forward::answer(&refusal)
         {

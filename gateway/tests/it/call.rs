@@ -289,3 +289,13 @@ async fn a_stopping_gateway_finishes_its_streams_and_ships_their_records() {
     let record = platform.records(1).await.remove(0);
     assert_eq!((record.outcome, record.facts.tokens), (Outcome::Finished, 2));
 }
+
+#[tokio::test]
+async fn calls_to_instances_leave_from_the_address_that_is_set() {
+    for (settings, source) in [(vec![], "127.0.0.1"), (vec!["--source=127.0.0.2".to_owned()], "127.0.0.2")] {
+        let scripted = Scripted::start([Act::Json("1".into())]).await;
+        let platform = Platform::start(&[&scripted], Wishes { settings, ..Wishes::default() }).await;
+        assert_eq!(ask(&platform, "POST", "own-chute", "/run", "{}").await.status, 200);
+        assert_eq!(*scripted.peers.lock().unwrap(), [source.parse::<std::net::IpAddr>().unwrap()]);
+    }
+}

@@ -1,7 +1,7 @@
 //! An instance that answers from a script, over plain sockets.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub(crate) struct Scripted {
     pub(crate) key: InstanceKey,
     /// What it was asked, opened.
     pub(crate) requests: Arc<Mutex<Vec<OpenedRequest>>>,
+    /// Who connected.
+    pub(crate) peers: Arc<Mutex<Vec<IpAddr>>>,
     /// Connections that the other side closed while an answer was still going.
     pub(crate) abandoned: watch::Receiver<usize>,
     _running: JoinSet<()>,
@@ -80,15 +82,18 @@ impl Scripted {
         let (abandoned_sender, abandoned) = watch::channel(0);
         let server =
             Arc::new(Server { key: key.clone(), requests: requests.clone(), abandoned: abandoned_sender, script });
+        let peers = Arc::<Mutex<Vec<IpAddr>>>::default();
+        let connected = Arc::clone(&peers);
         let serving = async move {
             let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((stream, peer)) = listener.accept().await {
+                connected.lock().unwrap().push(peer.ip());
                 connections.spawn(server.clone().serve(stream));
             }
         };
         let mut running = JoinSet::new();
         running.spawn(serving);
-        Self { address, key, requests, abandoned, _running: running }
+        Self { address, key, requests, peers, abandoned, _running: running }
     }
 
     /// How many requests came.

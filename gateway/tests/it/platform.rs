@@ -131,6 +131,33 @@ impl Platform {
         }
     }
 
+    /// A metric of the gateway, with its labels as they are written; 0 while it was never counted.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let url = format!("http://127.0.0.1:{}/metrics", self.internal);
+        let client = reqwest::Client::builder().build().unwrap();
+        let text = client.get(url).bearer_auth("internal").send().await.unwrap().text().await.unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until a metric is as wanted.
+    pub(crate) async fn until(&self, name: &str, wanted: impl Fn(f64) -> bool) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let value = self.metric(name).await;
+            if wanted(value) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{name} stays at {value}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Asks the gateway to stop.
     pub(crate) fn terminate(&self) {
         let pid = i32::try_from(self.process.id()).unwrap();
