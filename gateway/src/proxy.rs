@@ -126,10 +126,8 @@ impl ProxyHttp for Proxy {
             Ok(Way::Service(service)) => match self.services.forward(service, session) {
                 Ok(forwarded) => {
                     session.set_close_on_response_before_downstream_finish(true);
-                    // A socket that lives on may be silent for as long as its two ends like.
-                    let lives_on = session.is_upgrade_req();
-                    session.set_read_timeout((!lives_on).then_some(self.client_silence));
-                    if lives_on {
+                    session.set_read_timeout((!forwarded.lives_on()).then_some(self.client_silence));
+                    if forwarded.lives_on() {
                         visit.running = None;
                     }
                     visit.forwarded = Some(forwarded);
@@ -182,7 +180,11 @@ impl ProxyHttp for Proxy {
             (ErrorSource::Downstream, ErrorType::ReadTimedout) => Refusal::BodyTimeout,
             (ErrorSource::Downstream, _) => return failed,
             (ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset, reason) => {
-                tracing::warn!(service = forwarded.service().name(), reason = reason.as_str(), "a service did not answer");
+                tracing::warn!(
+                    service = forwarded.service().name(),
+                    reason = reason.as_str(),
+                    "a service did not answer"
+                );
                 forwarded.refusal(error)
             }
         };

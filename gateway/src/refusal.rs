@@ -7,6 +7,8 @@ use http::StatusCode;
 use protocol::reply::{ErrorBody, ErrorType};
 use serde_json::{Value, json};
 
+use crate::edge::Largest;
+
 /// Whose limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Whose {
@@ -102,12 +104,7 @@ pub enum Refusal {
     /// The client did not send its body in time.
     BodyTimeout,
     /// The request head is larger than one may be.
-    HeadTooLarge {
-        /// Bytes allowed.
-        bytes: usize,
-        /// Fields allowed.
-        fields: usize,
-    },
+    HeadTooLarge(Largest),
     /// The client did not send its request head in time.
     HeadTimeout,
     /// There is too little of something at the moment.
@@ -159,11 +156,13 @@ impl Refusal {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::RefusedByInstance(status) => *status,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTimeout | Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoInstance(_) | Self::Overloaded(_) | Self::NotReady(_) | Self::LogUnwritable | Self::NoService(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoInstance(_)
+            | Self::Overloaded(_)
+            | Self::NotReady(_)
+            | Self::LogUnwritable
+            | Self::NoService(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Exhausted | Self::EmptyAnswer | Self::BadAnswer | Self::ServiceFailed(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout | Self::ServiceTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -191,7 +190,7 @@ impl Refusal {
             Self::BadRequest(_) | Self::RefusedByInstance(_) => "bad_request",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyTimeout => "body_timeout",
-            Self::HeadTooLarge { .. } => "head_too_large",
+            Self::HeadTooLarge(_) => "head_too_large",
             Self::HeadTimeout => "head_timeout",
             Self::Overloaded(_) => "overloaded",
             Self::Maintenance => "maintenance",
@@ -241,7 +240,7 @@ impl Refusal {
             | Self::RefusedByInstance(_)
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout
-            | Self::HeadTooLarge { .. }
+            | Self::HeadTooLarge(_)
             | Self::HeadTimeout
             | Self::Exhausted
             | Self::EmptyAnswer
@@ -330,7 +329,7 @@ impl Refusal {
             }
             Self::BodyTooLarge { limit } => format!("request body is larger than {limit} bytes"),
             Self::BodyTimeout => "the request body did not arrive in time".into(),
-            Self::HeadTooLarge { bytes, fields } => {
+            Self::HeadTooLarge(Largest { bytes, fields }) => {
                 format!("the request head is larger than {bytes} bytes or has more than {fields} fields")
             }
             Self::HeadTimeout => "the request head did not arrive in time".into(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use pingora::listeners::Listeners;
+use pingora::listeners::{Listeners, TcpSocketOptions};
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
@@ -26,7 +26,7 @@ use crate::edge::admission::Admission;
 use crate::edge::connections::{Connections, Limits as ConnectionLimits};
 use crate::edge::memory::Memory;
 use crate::edge::{BeforeTls, Door};
-use crate::forward::Services;
+use crate::forward::{DEAD_PEERS, Services};
 use crate::host::Hosts;
 use crate::internal::Internal;
 use crate::lifecycle::{Lifecycle, Stop};
@@ -120,10 +120,11 @@ impl Parts {
     fn listeners(&self, config: &Config) -> anyhow::Result<Listeners> {
         let mut listeners = Listeners::new();
         for address in &config.https {
-            listeners.add_tls_with_settings(&address.to_string(), None, self.certificates.listener()?);
+            let tls = self.certificates.listener()?;
+            listeners.add_tls_with_settings(&address.to_string(), Some(socket_options()), tls);
         }
         for address in &config.http {
-            listeners.add_tcp(&address.to_string());
+            listeners.add_tcp_with_settings(&address.to_string(), socket_options());
         }
         listeners.set_pre_tls_callback(Arc::new(BeforeTls(self.admission.clone())));
         Ok(listeners)
@@ -228,6 +229,12 @@ async fn forget_instances(places: Arc<Places>, directory: Arc<Directory>) {
             places.keep(|instance| routes.has_instance(instance));
         }
     }
+}
+
+fn socket_options() -> TcpSocketOptions {
+    let mut options = TcpSocketOptions::default();
+    options.tcp_keepalive = Some(DEAD_PEERS);
+    options
 }
 
 fn memory(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Memory> {

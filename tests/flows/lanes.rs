@@ -97,7 +97,13 @@ impl Lane {
         Self { port, request, stream: None, buffer: Vec::new() }
     }
 
-    async fn work(mut self, next: Arc<AtomicU64>, rate: Option<f64>, begins: Instant, ends: Instant) -> Vec<(Seen, Duration)> {
+    async fn work(
+        mut self,
+        next: Arc<AtomicU64>,
+        rate: Option<f64>,
+        begins: Instant,
+        ends: Instant,
+    ) -> Vec<(Seen, Duration)> {
         let mut made = Vec::new();
         loop {
             if let Some(rate) = rate {
@@ -152,9 +158,16 @@ impl Lane {
         let status: u16 = head.split(' ').nth(1)?.parse().ok()?;
         let call: Option<Uuid> = field(protocol::headers::INVOCATION_ID).and_then(|id| id.parse().ok());
         if status == 200 {
-            return Some(Seen { started, call, tokens: after(&body, "\"completion_tokens\":")?, end: End::Whole, code: None });
+            return Some(Seen {
+                started,
+                call,
+                tokens: after(&body, "\"completion_tokens\":")?,
+                end: End::Whole,
+                code: None,
+            });
         }
-        let code = serde_json::from_slice::<serde_json::Value>(&body).ok()?["error"]["code"].as_str().map(str::to_owned);
+        let code =
+            serde_json::from_slice::<serde_json::Value>(&body).ok()?["error"]["code"].as_str().map(str::to_owned);
         Some(Seen { started, call, tokens: 0, end: End::Refused(status), code })
     }
 }

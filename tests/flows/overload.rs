@@ -65,7 +65,8 @@ async fn overload(scene: &Scene, user: &User, peak: f64, seen: &mut Vec<Seen>) -
     let over = Offered::paced(LANES, TIMES * peak, lasts).run(scene, user, TOKENS).await;
     show("overload", &over, peak);
     let over_since = Instant::now();
-    let after = Offered::paced(LANES, NORMAL * peak, NORMAL_WITHIN + Duration::from_secs(5)).run(scene, user, TOKENS).await;
+    let after =
+        Offered::paced(LANES, NORMAL * peak, NORMAL_WITHIN + Duration::from_secs(5)).run(scene, user, TOKENS).await;
     show("after it", &after, peak);
     let last_refused = after.seen.iter().filter(|call| call.end != End::Whole).map(|call| call.started).max();
     let normal_after = last_refused.map_or(Duration::ZERO, |last| last.saturating_duration_since(over_since));

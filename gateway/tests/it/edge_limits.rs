@@ -199,8 +199,7 @@ async fn an_address_has_only_so_many_connections() {
 
 #[tokio::test]
 async fn a_trusted_peer_has_only_the_limit_of_all() {
-    let settings =
-        ["--max-connections-per-address=1", "--max-connections=3", "--trusted-peers=127.0.0.1"];
+    let settings = ["--max-connections-per-address=1", "--max-connections=3", "--trusted-peers=127.0.0.1"];
     let platform = platform(&settings).await;
     platform.until(OPEN, |open| open == 0.0).await;
     let mut held = Vec::new();

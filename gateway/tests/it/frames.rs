@@ -1,5 +1,6 @@
 //! A client that writes and reads HTTP/2 frames by hand, over TLS.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::platform::{DOMAIN, Platform};
@@ -28,14 +30,15 @@ const LONGEST: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
-    pub(crate) flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
 
 /// A connection.
 pub(crate) struct Frames {
-    pub(crate) tls: TlsStream<TcpStream>,
+    tls: TlsStream<TcpStream>,
+    /// What came before the answer to a ping.
+    came: VecDeque<Frame>,
 }
 
 impl Frame {
@@ -59,7 +62,7 @@ pub(crate) async fn tls(platform: &Platform, label: &str, protocol: &str) -> std
 impl Frames {
     /// Connects and says that it speaks HTTP/2, with these settings.
     pub(crate) async fn connect(platform: &Platform, label: &str) -> Self {
-        let mut frames = Self { tls: tls(platform, label, "h2").await.unwrap() };
+        let mut frames = Self { tls: tls(platform, label, "h2").await.unwrap(), came: VecDeque::new() };
         frames.tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         assert!(frames.send(SETTINGS, 0, 0, &[]).await);
         frames
@@ -69,12 +72,34 @@ impl Frames {
     pub(crate) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
         let [_, length @ ..] = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let bytes = [&length[..], &[kind, flags], &stream.to_be_bytes(), payload].concat();
-        self.tls.write_all(&bytes).await.is_ok() && self.tls.flush().await.is_ok()
+        self.write(&bytes).await
+    }
+
+    /// Sends bytes that may be a part of a frame, or finds the connection closed.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> bool {
+        self.tls.write_all(bytes).await.is_ok() && self.tls.flush().await.is_ok()
+    }
+
+    /// Waits until the gateway has read all that was sent, or finds the connection closed.
+    pub(crate) async fn is_read(&mut self) -> bool {
+        if !self.send(PING, 0, 0, &[0; 8]).await {
+            return false;
+        }
+        loop {
+            match timeout(LONGEST, self.read()).await.expect("an answer or the end of the connection") {
+                None => return false,
+                Some(frame) if frame.kind == PING => return true,
+                Some(frame) => self.came.push_back(frame),
+            }
+        }
     }
 
     /// The next frame that is no acknowledgement, none at the end of the connection; answers pings.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
-        tokio::time::timeout(LONGEST, self.read()).await.expect("a frame or the end of the connection")
+        match self.came.pop_front() {
+            Some(frame) => Some(frame),
+            None => timeout(LONGEST, self.read()).await.expect("a frame or the end of the connection"),
+        }
     }
 
     /// The next frame of this kind; none if the connection ends before it.
@@ -95,9 +120,9 @@ impl Frames {
             let mut payload = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
             self.tls.read_exact(&mut payload).await.ok()?;
             match (kind, flags & ACK) {
-                (SETTINGS | PING, ACK) => {}
-                (PING, _) => _ = self.send(PING, ACK, 0, &payload).await,
-                _ => return Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload }),
+                (SETTINGS, ACK) => {}
+                (PING, 0) => _ = self.send(PING, ACK, 0, &payload).await,
+                _ => return Some(Frame { kind, stream: u32::from_be_bytes(stream), payload }),
             }
         }
     }
