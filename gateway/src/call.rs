@@ -5,6 +5,7 @@ mod attempt;
 pub mod downstream;
 mod drain;
 mod entry;
+mod flow;
 pub mod intake;
 mod opening;
 pub mod place;

@@ -93,7 +93,7 @@ fn in_any_ten_seconds_of_a_steady_load_a_tenth_is_retried_at_most() {
         }
     }
     for start in (0..50_000).step_by(50).map(millis) {
-        let within = retries.iter().filter(|at| (start..start + SPAN).contains(at)).count();
+        let within = retries.iter().filter(|at| (start..start + SPAN).contains(*at)).count();
         assert!(within <= 100, "{within} retries and 1000 calls in the ten seconds from {start:?}");
     }
     assert!(retries.len() >= 550, "{} of 600 that the calls earned", retries.len());

@@ -14,6 +14,7 @@ mod platform;
 mod ports;
 mod principals;
 mod redis_server;
+mod routing;
 mod signed;
 mod usage;
 mod who;
