@@ -5,6 +5,7 @@ mod attempt;
 pub mod downstream;
 mod drain;
 mod entry;
+mod flow;
 pub mod intake;
 mod opening;
 pub mod place;
@@ -82,8 +83,10 @@ pub struct Calls<I> {
 /// How long, and for how much, a call waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// Time for the first piece of an answer.
+    /// Time for the first piece of an answer, over all attempts of a call.
     pub first_chunk: Duration,
+    /// Time that one instance has for the first piece of a stream, while another would take the call.
+    pub attempt: Duration,
     /// Time for each further piece.
     pub idle: Duration,
     /// Bytes of an answer in one piece.

@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod principals;
 pub mod proxy;
 pub mod refusal;
+pub mod retry;
 pub mod server;
 pub mod strikes;
 pub mod telemetry;

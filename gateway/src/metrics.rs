@@ -2,6 +2,7 @@
 
 mod calls;
 mod edge;
+mod instances;
 mod record;
 mod register;
 mod who;
@@ -10,6 +11,7 @@ use prometheus::Registry;
 
 pub use self::calls::{Calls, InFlight};
 pub use self::edge::{Edge, Refused};
+pub use self::instances::Instances;
 pub use self::record::Record;
 use self::register::Register;
 pub use self::who::Who;
@@ -22,6 +24,8 @@ pub struct Metrics {
     pub calls: Calls,
     /// The edge itself: connections, memory, processor.
     pub edge: Edge,
+    /// Instances and repeated attempts.
+    pub instances: Instances,
     /// What the edge knows: chutes and principals.
     pub who: Who,
     /// The record of calls.
@@ -37,7 +41,7 @@ impl Metrics {
         let registry = Registry::new();
         let register = Register(&registry);
         let (calls, edge) = (Calls::new(register)?, Edge::new(register)?);
-        let (who, record) = (Who::new(register)?, Record::new(register)?);
-        Ok(Self { registry, calls, edge, who, record })
+        let (instances, who, record) = (Instances::new(register)?, Who::new(register)?, Record::new(register)?);
+        Ok(Self { registry, calls, edge, instances, who, record })
     }
 }

@@ -15,6 +15,7 @@ use protocol::signing::Keypair;
 use tracing::info;
 
 use crate::auth::Auth;
+use crate::balance::Rule;
 use crate::call::intake::Intake;
 use crate::call::place::Places;
 use crate::call::upstream::Network;
@@ -40,8 +41,10 @@ use crate::usage::{self, UsageLog};
 
 /// How long runtimes get to end once everything in them has.
 const LAST_SECONDS: u64 = 2;
-/// How often strikes of instances that are gone are forgotten.
-const FORGET: Duration = Duration::from_secs(30);
+/// How often metrics say how instances stand.
+const LOOK: Duration = Duration::from_secs(1);
+/// Such looks after which what is known of instances that are gone is forgotten.
+const FORGET: u32 = 30;
 /// How long a duty that ships records may take to finish when it is told to stop.
 const CLOSE_LOG: Duration = Duration::from_secs(1);
 
@@ -105,7 +108,7 @@ impl Parts {
             directory: Directory::new(config, clock, metrics.clone())?,
             limits: Arc::new(Limits::new(default)),
             quota: Arc::new(Quota::new(principals.clone(), log.writer())),
-            places: Arc::new(Places::new(config.instances.strike)),
+            places: Arc::new(places(config, &metrics)),
             certificates: Certificates::load(&config.certificates, &config.domain)?,
             admission: admission(config, &memory, &metrics),
             memory,
@@ -162,6 +165,7 @@ impl Parts {
             signer: Arc::new(signer),
             patience: Patience {
                 first_chunk: config.instances.first_chunk,
+                attempt: config.instances.attempt,
                 idle: config.instances.idle,
                 largest: config.instances.max_answer,
             },
@@ -203,8 +207,8 @@ impl Parts {
         let (limits, quota, clock) = (self.limits.clone(), self.quota.clone(), self.clock);
         let (places, directory) = (self.places.clone(), self.directory.clone());
         server.add_service(lifecycle.duty("sweep", move |stop| {
-            let forget = forget_instances(places.clone(), directory.clone());
-            let sweeps = (limits.clone().sweep_always(clock), quota.clone().sweep_always(clock), forget);
+            let instances = look_after_instances(places.clone(), directory.clone());
+            let sweeps = (limits.clone().sweep_always(clock), quota.clone().sweep_always(clock), instances);
             until(stop, async move {
                 tokio::join!(sweeps.0, sweeps.1, sweeps.2);
             })
@@ -222,11 +226,14 @@ async fn until(mut stop: ShutdownWatch, task: impl Future<Output = ()>) {
     }
 }
 
-async fn forget_instances(places: Arc<Places>, directory: Arc<Directory>) {
+async fn look_after_instances(places: Arc<Places>, directory: Arc<Directory>) {
     loop {
-        tokio::time::sleep(FORGET).await;
+        for _ in 0..FORGET {
+            places.publish();
+            tokio::time::sleep(LOOK).await;
+        }
         if let Some(routes) = directory.current() {
-            places.keep(|instance| routes.has_instance(instance));
+            places.keep(&routes);
         }
     }
 }
@@ -235,6 +242,11 @@ fn socket_options() -> TcpSocketOptions {
     let mut options = TcpSocketOptions::default();
     options.tcp_keepalive = Some(DEAD_PEERS);
     options
+}
+
+fn places(config: &Config, metrics: &Arc<Metrics>) -> Places {
+    let rule = Rule { open: config.instances.breaker, longest: config.instances.breaker_longest };
+    Places::new(rule, config.instances.retry_floor, metrics.clone())
 }
 
 fn memory(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Memory> {

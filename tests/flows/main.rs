@@ -8,6 +8,7 @@ mod faults;
 mod first_light;
 mod http2;
 mod lanes;
+mod instances;
 mod load;
 mod openai;
 mod operator;

@@ -48,6 +48,8 @@ pub struct Options {
     pub programs: Programs,
     /// Number of gateways.
     pub gateways: usize,
+    /// Number of instances of the text chute.
+    pub text_instances: usize,
     /// Variables for the gateways, over those the stack sets.
     pub gateway_settings: Vec<(String, String)>,
     /// Seconds by which all clocks of the platform run ahead.
@@ -98,6 +100,7 @@ impl Options {
             folder,
             programs,
             gateways: 2,
+            text_instances: 3,
             gateway_settings: Vec::new(),
             clock_offset: 0,
             freezable_redis: false,
@@ -129,7 +132,7 @@ impl Platform {
         say("adding what is missing of the sample data");
         let mut admin = Admin::start(&settings.admin(), &spawner).await?;
         let hotkey = keypair(&secrets.miner_seed)?.hotkey().clone();
-        let sample = Sample::of_folder(&folder, &mut admin, &mut ports, &hotkey).await?;
+        let sample = Sample::of_folder(&folder, &mut admin, &mut ports, &hotkey, options.text_instances).await?;
         say("starting the sample miner");
         let miner = miner::Settings {
             validator: keypair(&secrets.call_seed)?.hotkey().clone(),

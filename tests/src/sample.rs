@@ -65,7 +65,7 @@ pub struct Instance {
 }
 
 impl Sample {
-    /// The data of an earlier start, or new data; instances follow their ports.
+    /// The data of an earlier start, or new data; instances follow their ports; of the text chute there are as many as wanted.
     ///
     /// # Errors
     /// When a command fails.
@@ -74,6 +74,7 @@ impl Sample {
         admin: &mut Admin,
         ports: &mut Ports,
         hotkey: &Hotkey,
+        text_instances: usize,
     ) -> anyhow::Result<Self> {
         let file = folder.join(FILE);
         let mut sample = if Self::is_in(folder) {
@@ -83,7 +84,8 @@ impl Sample {
             Self::create(admin).await.context("filling the platform with sample data")?
         };
         for chute in &mut sample.chutes {
-            chute.place_instances(admin, ports, hotkey).await.context("adding the sample instances")?;
+            let wanted = if chute.engine == Engine::Vllm { text_instances } else { 1 };
+            chute.place_instances(wanted, admin, ports, hotkey).await.context("adding the sample instances")?;
         }
         private::write(&file, &serde_json::to_vec_pretty(&sample)?)?;
         Ok(sample)
@@ -134,8 +136,13 @@ impl Sample {
 
 impl Chute {
     /// Adds the instances that are missing, and moves those whose port somebody else has taken.
-    async fn place_instances(&mut self, admin: &mut Admin, ports: &mut Ports, hotkey: &Hotkey) -> anyhow::Result<()> {
-        let wanted = chutes::instances_of(self.engine);
+    async fn place_instances(
+        &mut self,
+        wanted: usize,
+        admin: &mut Admin,
+        ports: &mut Ports,
+        hotkey: &Hotkey,
+    ) -> anyhow::Result<()> {
         for number in 0..wanted {
             let port = ports.claim(&format!("instance-{}-{number}", self.slug))?;
             match self.instances.get(number) {

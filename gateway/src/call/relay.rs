@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 
 use super::downstream::Downstream;
+use super::flow::Flow;
 use super::upstream::Answer;
 use crate::instance::stream::Lines;
 use crate::instance::verdict::Failure;
@@ -19,6 +20,7 @@ pub(super) struct Relay<A> {
     answer: A,
     lines: Lines,
     meter: Meter,
+    flow: Flow,
     started: Instant,
     ended: bool,
     /// Whether what the client has ends where an event does.
@@ -41,7 +43,7 @@ pub(super) enum Ended {
 impl<A: Answer> Relay<A> {
     /// A stream whose answer has begun; times count from `started`.
     pub(super) fn new(answer: A, lines: Lines, meter: Meter, started: Instant) -> Self {
-        Self { answer, lines, meter, started, ended: false, between_events: true, failed: None }
+        Self { answer, lines, meter, flow: Flow::default(), started, ended: false, between_events: true, failed: None }
     }
 
     /// What was counted so far.
@@ -67,6 +69,7 @@ impl<A: Answer> Relay<A> {
         if let Some(failure) = self.failed.take() {
             return Err(failure);
         }
+        self.flow.waits(Instant::now());
         let mut opened = Vec::new();
         let mut size = 0;
         let mut piece = self.answer.piece().await;
@@ -93,6 +96,7 @@ impl<A: Answer> Relay<A> {
             }
         };
         let shown = self.count(&opened);
+        self.flow.came(self.meter.counters().chunks, Instant::now());
         match result {
             Err(failure) if shown.is_empty() => return Err(failure),
             Err(failure) => self.failed = Some(failure),
@@ -101,18 +105,19 @@ impl<A: Answer> Relay<A> {
         Ok(shown)
     }
 
-    /// Sends `first` and all that follows; `note` hears of each piece before the client does.
+    /// Sends `first` and all that follows; `note` hears of each piece before the client does, and of the time of a
+    /// chunk now and then.
     pub(super) async fn run(
         &mut self,
         client: &mut impl Downstream,
         first: Bytes,
         idle: Duration,
-        note: &mut (impl FnMut(&Meter) + Send),
+        note: &mut (impl FnMut(&Meter, Option<Duration>) + Send),
     ) -> Ended {
         let mut shown = first;
         loop {
             if !shown.is_empty() {
-                note(&self.meter);
+                note(&self.meter, self.flow.pace());
                 self.between_events = shown.ends_with(b"\n\n") || shown.ends_with(b"\r\n\r\n");
                 if client.write(shown).await.is_err() {
                     return Ended::Gone;

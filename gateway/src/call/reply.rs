@@ -1,5 +1,7 @@
 //! Gives the client what an instance answers, to its end, and records how that went.
 
+use std::time::Duration;
+
 use http::HeaderValue;
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
@@ -76,7 +78,13 @@ impl<I: Instances> Calls<I> {
             running.finish(Outcome::Aborted, None);
             return;
         }
-        let ended = relay.run(client, first, self.patience.idle, &mut |meter| running.delivers(meter)).await;
+        let mut note = |meter: &Meter, pace: Option<Duration>| {
+            running.delivers(meter);
+            if let Some(pace) = pace {
+                place.flows(pace);
+            }
+        };
+        let ended = relay.run(client, first, self.patience.idle, &mut note).await;
         let failure = match ended {
             Ended::Gone => {
                 // The connection to the instance closes here, before anything else is done.

@@ -1,6 +1,8 @@
 //! Makes metrics and registers them in one step.
 
-use prometheus::{Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, histogram_opts, opts};
+use prometheus::{
+    Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, histogram_opts, opts,
+};
 
 /// Where metrics are registered.
 #[derive(Clone, Copy)]
@@ -28,6 +30,12 @@ impl Register<'_> {
     /// A gauge of time.
     pub(super) fn seconds(self, name: &str, help: &str) -> prometheus::Result<Gauge> {
         let metric = Gauge::new(name, help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn gauges(self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let metric = IntGaugeVec::new(opts!(name, help), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }

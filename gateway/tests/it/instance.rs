@@ -26,6 +26,8 @@ pub(crate) enum Act {
     Fed(Arc<tokio::sync::Mutex<mpsc::Receiver<String>>>),
     /// A JSON answer.
     Json(String),
+    /// A JSON answer after so much time.
+    Late(Duration, String),
     /// An answer with a status and type of its own.
     Typed(u16, &'static str, Vec<u8>),
     /// An error in clear.
@@ -138,6 +140,10 @@ impl Server {
             }
             Act::Fed(pieces) => self.feed(stream, iv, &pieces).await,
             Act::Json(json) => {
+                whole(stream, 200, "application/json", seal_json_reply(&self.key, iv, json.as_bytes())).await
+            }
+            Act::Late(after, json) => {
+                tokio::time::sleep(after).await;
                 whole(stream, 200, "application/json", seal_json_reply(&self.key, iv, json.as_bytes())).await
             }
             Act::Typed(status, media_type, body) => {

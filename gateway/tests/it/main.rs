@@ -18,6 +18,7 @@ mod ports;
 mod principals;
 mod redis_replies;
 mod redis_server;
+mod routing;
 mod signed;
 mod tunnels;
 mod usage;

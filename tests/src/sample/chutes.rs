@@ -12,14 +12,6 @@ pub const OFFICIAL_USER: &str = "chutes";
 const IMAGE: &str = "sample";
 const TAG: &str = "1.0";
 
-/// How many instances run of a chute.
-pub(super) fn instances_of(engine: Engine) -> usize {
-    match engine {
-        Engine::Vllm => 3,
-        Engine::Embedding | Engine::Diffusion => 1,
-    }
-}
-
 /// Creates the official user, an image and the chutes.
 pub(super) async fn create(admin: &mut Admin) -> anyhow::Result<Vec<Chute>> {
     admin.run(&["user", "create", "--username", OFFICIAL_USER]).await?;

@@ -37,7 +37,8 @@ fn relay(script: Vec<Says>) -> Relay<ScriptedAnswer> {
 /// Runs a relay for a client; how it ended, and the chunks counted before each write.
 async fn run(relay: &mut Relay<ScriptedAnswer>, client: &mut ScriptedClient) -> (Ended, Vec<u64>) {
     let mut noted = Vec::new();
-    let ended = relay.run(client, Bytes::new(), IDLE, &mut |meter: &Meter| noted.push(meter.counters().chunks)).await;
+    let mut note = |meter: &Meter, _: Option<Duration>| noted.push(meter.counters().chunks);
+    let ended = relay.run(client, Bytes::new(), IDLE, &mut note).await;
     (ended, noted)
 }
 
