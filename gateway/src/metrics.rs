@@ -1,6 +1,7 @@
 //! Every metric of the program, by subject.
 
 mod calls;
+mod limits;
 mod record;
 mod register;
 mod who;
@@ -8,6 +9,7 @@ mod who;
 use prometheus::Registry;
 
 pub use self::calls::{Calls, InFlight};
+pub use self::limits::{Limit, Limits};
 pub use self::record::Record;
 use self::register::Register;
 pub use self::who::Who;
@@ -20,6 +22,8 @@ pub struct Metrics {
     pub calls: Calls,
     /// What the edge knows: chutes and principals.
     pub who: Who,
+    /// Limits that gateways share.
+    pub limits: Limits,
     /// The record of calls.
     pub record: Record,
 }
@@ -33,6 +37,7 @@ impl Metrics {
         let registry = Registry::new();
         let register = Register(&registry);
         let (calls, who, record) = (Calls::new(register)?, Who::new(register)?, Record::new(register)?);
-        Ok(Self { registry, calls, who, record })
+        let limits = Limits::new(register)?;
+        Ok(Self { registry, calls, who, limits, record })
     }
 }

@@ -24,6 +24,7 @@ use crate::directory::Directory;
 use crate::forward::Services;
 use crate::host::Hosts;
 use crate::internal::Internal;
+use crate::lease::{Desk, Instances, Leases, Loads};
 use crate::lifecycle::{Lifecycle, Stop};
 use crate::limit::{Allowance, Limits, Quota};
 use crate::metrics::Metrics;
@@ -35,7 +36,7 @@ use crate::usage::{self, UsageLog};
 
 /// How long runtimes get to end once everything in them has.
 const LAST_SECONDS: u64 = 2;
-/// How often strikes of instances that are gone are forgotten.
+/// How often what is known of instances and chutes that are gone is forgotten.
 const FORGET: Duration = Duration::from_secs(30);
 /// How long a duty that ships records may take to finish when it is told to stop.
 const CLOSE_LOG: Duration = Duration::from_secs(1);
@@ -49,6 +50,9 @@ struct Parts {
     principals: Arc<Principals>,
     limits: Arc<Limits>,
     quota: Arc<Quota>,
+    desk: Arc<Desk>,
+    loads: Arc<Loads>,
+    slots: Arc<Instances>,
     places: Arc<Places>,
     certificates: Arc<Certificates>,
     log: UsageLog,
@@ -92,14 +96,22 @@ impl Parts {
         let principals = Principals::new(config, metrics.clone())?;
         let log = UsageLog::open(log_settings(config), clock, metrics.clone()).context("opening the record log")?;
         let redis = redis::Client::open(config.redis_url.as_str()).context("reading the Redis address")?;
-        let (strikes, reporter) = strikes::channel(redis);
+        let (strikes, reporter) = strikes::channel(redis.clone());
+        let (leases, questions) = Leases::new(config.limits.lease, metrics.clone());
         let default = Allowance { per_minute: config.limits.rate_per_minute, at_once: config.limits.max_concurrent };
+        let limits = Arc::new(Limits::new(default, leases.clone()));
+        let quota = Arc::new(Quota::new(principals.clone(), leases.clone(), log.writer()));
+        let (slots, loads) = (Arc::new(Instances::new(leases.clone())), Arc::new(Loads::default()));
+        let books = (limits.clone(), quota.clone(), slots.clone());
         Ok(Self {
             clock,
+            desk: Desk::new(leases, questions, books, loads.clone(), redis, log.writer()),
+            limits,
+            quota,
+            slots,
+            loads,
             lifecycle: Lifecycle::new(config.client.drain),
             directory: Directory::new(config, clock, metrics.clone())?,
-            limits: Arc::new(Limits::new(default)),
-            quota: Arc::new(Quota::new(principals.clone(), log.writer())),
             places: Arc::new(Places::new(config.instances.strike)),
             certificates: Certificates::load(&config.certificates, &config.domain)?,
             principals,
@@ -176,13 +188,17 @@ impl Parts {
         server.add_service(lifecycle.duty("certificates", move |stop| certificates.clone().follow(stop)));
         let reporter = self.reporter.clone();
         server.add_service(lifecycle.duty("reports", move |stop| reporter.clone().run(stop)));
+        let desk = self.desk.clone();
+        server.add_service(lifecycle.duty("leases", move |stop| desk.clone().run(stop)));
         let (limits, quota, clock) = (self.limits.clone(), self.quota.clone(), self.clock);
         let (places, directory) = (self.places.clone(), self.directory.clone());
+        let (slots, loads) = (self.slots.clone(), self.loads.clone());
         server.add_service(lifecycle.duty("sweep", move |stop| {
-            let forget = forget_instances(places.clone(), directory.clone());
-            let sweeps = (limits.clone().sweep_always(clock), quota.clone().sweep_always(clock), forget);
+            let forget = forget(places.clone(), slots.clone(), loads.clone(), directory.clone());
+            let (limits, quota) = (limits.clone().sweep_always(), quota.clone());
+            let sweeps = (limits, quota.clone().sweep_always(clock), quota.recount_always(), forget);
             until(stop, async move {
-                tokio::join!(sweeps.0, sweeps.1, sweeps.2);
+                tokio::join!(sweeps.0, sweeps.1, sweeps.2, sweeps.3);
             })
         }));
         Ok(())
@@ -198,11 +214,14 @@ async fn until(mut stop: ShutdownWatch, task: impl Future<Output = ()>) {
     }
 }
 
-async fn forget_instances(places: Arc<Places>, directory: Arc<Directory>) {
+/// Forgets instances and chutes that are gone, for as long as it is polled.
+async fn forget(places: Arc<Places>, slots: Arc<Instances>, loads: Arc<Loads>, directory: Arc<Directory>) {
     loop {
         tokio::time::sleep(FORGET).await;
+        slots.sweep();
         if let Some(routes) = directory.current() {
             places.keep(|instance| routes.has_instance(instance));
+            loads.keep(|chute| routes.has_chute(chute));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Makes metrics and registers them in one step.
 
-use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, histogram_opts, opts};
+use prometheus::{
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, histogram_opts, opts,
+};
 
 /// Where metrics are registered.
 #[derive(Clone, Copy)]
@@ -21,6 +23,24 @@ impl Register<'_> {
 
     pub(super) fn gauge(self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         let metric = IntGauge::new(name, help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn gauges(self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let metric = IntGaugeVec::new(opts!(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn ratio(self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        let metric = Gauge::new(name, help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn histogram(self, name: &str, help: &str, buckets: Vec<f64>) -> prometheus::Result<Histogram> {
+        let metric = Histogram::with_opts(histogram_opts!(name, help, buckets))?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
