@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::desk::Desk;
 pub use self::instances::{Instances, Slot};
 use self::link::Link;
-pub use self::loads::Loads;
+pub use self::loads::{Attempt, Loads};
 use crate::metrics::{Limit, Metrics};
 
 /// Questions that wait for the desk. One that finds no room is not asked: its call is turned away, or it comes again.

@@ -109,3 +109,6 @@ pub fn share(limit: u64, gateways: u32) -> u64 {
 pub fn parts(gateways: u32) -> u64 {
     if gateways > 1 { 2 * u64::from(gateways) } else { 1 }
 }
+
+#[cfg(test)]
+mod tests;

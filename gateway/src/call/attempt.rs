@@ -41,7 +41,7 @@ impl<I: Instances> Calls<I> {
         let route = job.entry.route.clone();
         let mut attempts = Attempts::default();
         let refusal = loop {
-            let mut place = match self.places.take(&route, &attempts.tried()) {
+            let mut place = match self.places.take(&route, &attempts.tried()).await {
                 Ok(place) => place,
                 Err(shortage) => break attempts.refusal(route.chute.id, shortage),
             };

@@ -1,6 +1,6 @@
 //! Places on instances: taken for an attempt, given back however it ends.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use protocol::ids::InstanceId;
@@ -8,10 +8,13 @@ use protocol::ids::InstanceId;
 use crate::balance::{Balance, Candidate, Outcome, Pick, Reservation};
 use crate::directory::ChuteRoute;
 use crate::instance::verdict::Shortage;
+use crate::lease::{Attempt, Instances, Loads, Slot};
 
 /// The places of this process.
 pub struct Places {
     balance: Mutex<Balance>,
+    slots: Arc<Instances>,
+    loads: Arc<Loads>,
     since: Instant,
 }
 
@@ -20,6 +23,8 @@ pub struct Place<'a> {
     places: &'a Places,
     reservation: Option<Reservation>,
     outcome: Outcome,
+    /// What it takes of the instance's concurrency, among all gateways; none while it is asked for.
+    held: Option<(Slot, Attempt)>,
     /// Where it is.
     pub instance: InstanceId,
     /// Mean calls in flight over the chute's instances when it was taken.
@@ -27,27 +32,41 @@ pub struct Place<'a> {
 }
 
 impl Places {
-    /// An instance that fails is left alone for `strike`.
+    /// An instance that fails is left alone for `strike`; `slots` are shared with other gateways, `loads` told to them.
     #[must_use]
-    pub fn new(strike: Duration) -> Self {
-        Self { balance: Mutex::new(Balance::new(strike)), since: Instant::now() }
+    pub fn new(strike: Duration, slots: Arc<Instances>, loads: Arc<Loads>) -> Self {
+        Self { balance: Mutex::new(Balance::new(strike)), slots, loads, since: Instant::now() }
     }
 
     /// Takes a place on an instance that was not tried yet, or says what is left.
     ///
     /// # Errors
     /// When there is none to take.
-    pub fn take(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
-        match self.balance().pick(&candidates(route), tried, self.now(), rand::random()) {
-            Pick::Chosen { reservation, mean_connections } => Ok(Place {
-                places: self,
-                instance: reservation.instance(),
-                reservation: Some(reservation),
-                outcome: Outcome::Open,
-                mean_connections,
-            }),
-            Pick::AllBusy => Err(Shortage::Busy),
-            Pick::AllStruck | Pick::None => Err(Shortage::None),
+    pub async fn take(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
+        let mut passed = tried.to_vec();
+        loop {
+            let picked = self.balance().pick(&self.candidates(route), &passed, self.now(), rand::random());
+            let mut place = match picked {
+                Pick::Chosen { reservation, mean_connections } => Place {
+                    places: self,
+                    instance: reservation.instance(),
+                    reservation: Some(reservation),
+                    outcome: Outcome::Open,
+                    held: None,
+                    mean_connections,
+                },
+                Pick::AllStruck | Pick::None if passed.len() == tried.len() => return Err(Shortage::None),
+                Pick::AllBusy | Pick::AllStruck | Pick::None => {
+                    self.loads.limited(route.chute.id);
+                    return Err(Shortage::Busy);
+                }
+            };
+            if let Some(slot) = self.slots.take(place.instance, route.chute.concurrency).await {
+                place.held = Some((slot, self.loads.enter(route.chute.id, place.instance)));
+                return Ok(place);
+            }
+            // Other gateways have filled it.
+            passed.push(place.instance);
         }
     }
 
@@ -59,6 +78,16 @@ impl Places {
     /// Forgets what is known of instances that are gone.
     pub fn keep(&self, is_there: impl Fn(InstanceId) -> bool) {
         self.balance().keep(is_there);
+    }
+
+    /// The instances of a chute and how many calls each takes from this process.
+    fn candidates(&self, route: &ChuteRoute) -> Vec<Candidate> {
+        let candidate = |instance| Candidate {
+            instance,
+            places: self.slots.places(instance, route.chute.concurrency),
+            elsewhere: self.loads.elsewhere(instance),
+        };
+        route.instances.iter().map(|target| candidate(target.instance.id)).collect()
     }
 
     fn balance(&self) -> MutexGuard<'_, Balance> {
@@ -91,10 +120,4 @@ impl Drop for Place<'_> {
             self.places.balance().release(reservation, self.outcome, self.places.now());
         }
     }
-}
-
-/// The instances of a chute and how many calls each takes from this process.
-fn candidates(route: &ChuteRoute) -> Vec<Candidate> {
-    let candidate = |instance| Candidate { instance, places: route.chute.concurrency, elsewhere: 0 };
-    route.instances.iter().map(|target| candidate(target.instance.id)).collect()
 }

@@ -85,8 +85,7 @@ impl Desk {
                 }
             }
             tokio::select! {
-                // An error means that nobody is left to tell us to stop.
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = told(&mut stop) => return,
                 () = sleep(RETRY) => {}
             }
             self.publish_state();
@@ -131,7 +130,7 @@ impl Shift<'_> {
         loop {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return self.close().await,
+                () = told(stop) => return self.close().await,
                 _ = beat.tick() => self.beat().await?,
                 // The sender lives as long as the desk does.
                 _ = questions.0.recv_many(&mut waiting, BATCH) => self.answer(waiting.drain(..)).await?,
@@ -227,4 +226,10 @@ impl Shift<'_> {
         let all = self.desk.survey(true, self.desk.leases.moment());
         self.ask_all(all).await.context("giving back slots")
     }
+}
+
+/// Waits until told to stop.
+async fn told(stop: &mut ShutdownWatch) {
+    // An error means that nobody is left to tell us.
+    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -7,7 +7,7 @@ use super::{Answer, Ask, DEAD_AFTER, FORGET, SETTLE, parts};
 use crate::ids::WriterId;
 
 /// All that Redis keeps of limits. Times are milliseconds of its own clock.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Claims<K> {
     beats: BTreeMap<WriterId, i64>,
     since: Option<i64>,
@@ -39,10 +39,16 @@ pub struct Heard {
     pub alive: Vec<WriterId>,
 }
 
+impl<K> Default for Claims<K> {
+    fn default() -> Self {
+        Self { beats: BTreeMap::new(), since: None, pools: BTreeMap::new() }
+    }
+}
+
 impl<K: Ord> Claims<K> {
     /// Loses everything.
     pub fn flush(&mut self) {
-        *self = Self { beats: BTreeMap::new(), since: None, pools: BTreeMap::new() };
+        *self = Self::default();
     }
 
     /// A gateway says that it is there.

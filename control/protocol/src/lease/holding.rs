@@ -155,6 +155,11 @@ impl Holding {
         self.asking = false;
     }
 
+    /// Redis was away for longer than a lease lives: it may have given what is kept ready to others.
+    pub fn lapse(&mut self) {
+        self.free = 0;
+    }
+
     /// Gives up everything ready, because the gateway stops.
     pub fn close(&mut self) {
         self.free = 0;

@@ -56,6 +56,11 @@ impl Rate {
         self.holding.unanswered();
     }
 
+    /// Redis may have given what is kept ready to others.
+    pub fn lapse(&mut self) {
+        self.holding.lapse();
+    }
+
     /// Gives up what is kept ready, because the gateway stops.
     pub fn close(&mut self) {
         self.holding.close();
