@@ -79,7 +79,10 @@ pub trait Book: Send + Sync {
     /// Names the limits for which a question is due; with `all`, each of which something is held.
     fn survey(&self, all: bool, moment: Moment, survey: &mut Survey);
 
-    /// Gives up what is kept ready.
+    /// Redis may have given what is kept ready to others.
+    fn lapse(&self);
+
+    /// Gives up what is kept ready, because the gateway stops.
     fn close(&self);
 }
 

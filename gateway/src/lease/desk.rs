@@ -89,6 +89,9 @@ impl Desk {
                 () = sleep(RETRY) => {}
             }
             self.publish_state();
+            if self.leases.moment().redis == Redis::Away {
+                self.loads.hear(&[]);
+            }
         }
     }
 
@@ -144,6 +147,9 @@ impl Shift<'_> {
         let sent = leases.since.elapsed();
         let Heard { known, age, alive } = self.store.beat().await?;
         let missed = self.heard.is_none_or(|heard| sent.saturating_sub(heard) > leases.link.lifetime().min(DEAD_AFTER));
+        if missed {
+            self.desk.books().into_iter().for_each(|(_, book)| book.lapse());
+        }
         leases.link.hear(sent, u32::try_from(alive.len()).unwrap_or(u32::MAX));
         if !known || missed {
             // Redis may have lost our claims or given them to others.

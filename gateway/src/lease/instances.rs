@@ -131,6 +131,10 @@ impl Book for Instances {
         }
     }
 
+    fn lapse(&self) {
+        self.held.iter_mut().for_each(|mut held| held.slots.lapse());
+    }
+
     fn close(&self) {
         self.held.iter_mut().for_each(|mut held| held.slots.close());
     }

@@ -16,6 +16,13 @@ impl Limits {
         };
         one.map(act)
     }
+
+    fn each(&self, act: impl Fn(&mut Use)) {
+        for mut entry in self.users.iter_mut() {
+            let UserUse { all, chutes } = entry.value_mut();
+            chutes.values_mut().chain([all]).for_each(&act);
+        }
+    }
 }
 
 impl Book for Limits {
@@ -67,13 +74,17 @@ impl Book for Limits {
         }
     }
 
+    fn lapse(&self) {
+        self.each(|one| {
+            one.rate.lapse();
+            one.at_once.lapse();
+        });
+    }
+
     fn close(&self) {
-        for mut entry in self.users.iter_mut() {
-            let UserUse { all, chutes } = entry.value_mut();
-            for one in chutes.values_mut().chain([all]) {
-                one.rate.close();
-                one.at_once.close();
-            }
-        }
+        self.each(|one| {
+            one.rate.close();
+            one.at_once.close();
+        });
     }
 }

@@ -246,6 +246,10 @@ impl Book for Quota {
         }
     }
 
+    fn lapse(&self) {
+        self.accounts.iter_mut().for_each(|mut account| account.holding.lapse());
+    }
+
     fn close(&self) {
         self.accounts.iter_mut().for_each(|mut account| account.holding.close());
     }

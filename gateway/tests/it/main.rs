@@ -9,6 +9,7 @@ mod directory;
 mod edge;
 mod freezing_proxy;
 mod instance;
+mod lease;
 mod limit;
 mod platform;
 mod ports;

@@ -380,6 +380,23 @@ fn the_slots_of_a_dead_gateway_come_back_when_it_is_not_heard_any_more() {
 }
 
 #[test]
+fn what_a_gateway_kept_ready_is_gone_when_it_was_not_heard_for_long() {
+    let mut world = World::new(2, 20);
+    for _ in 0..4 {
+        (0..2).for_each(|_| world.call(0, Fate::Answered));
+        (0..2).for_each(|_| world.end(0));
+        world.pass(100, 0);
+    }
+    assert!(world.gateways[0].rate.holding().free() > 0);
+    (0..160).for_each(|_| world.pass(500, 1));
+    (0..30).for_each(|_| world.call(1, Fate::Answered));
+    assert_eq!(world.last_minute(), 20);
+    world.pass(100, 0);
+    (0..30).for_each(|_| world.call(0, Fate::Answered));
+    assert_eq!(world.last_minute(), 20);
+}
+
+#[test]
 fn without_redis_a_lease_is_spent_once_and_then_the_share() {
     let mut world = World::new(4, 40);
     for _ in 0..8 {
