@@ -183,8 +183,14 @@ mod tests {
             (Key::lease_beats(), "lease:beats"),
             (Key::lease_since(), "lease:since"),
             (Key::rate_lease(UserId(id), None), "lease:rate:6ba7b812-9dad-11d1-80b4-00c04fd430c8"),
-            (Key::at_once_lease(UserId(id), Some(ChuteId(other))), "lease:at-once:6ba7b812-9dad-11d1-80b4-00c04fd430c8:00000000-0000-0000-0000-000000000000"),
-            (Key::quota_lease(UserId(id), Bucket::Default, day), "lease:quota:2026-01-31:6ba7b812-9dad-11d1-80b4-00c04fd430c8:*"),
+            (
+                Key::at_once_lease(UserId(id), Some(ChuteId(other))),
+                "lease:at-once:6ba7b812-9dad-11d1-80b4-00c04fd430c8:00000000-0000-0000-0000-000000000000",
+            ),
+            (
+                Key::quota_lease(UserId(id), Bucket::Default, day),
+                "lease:quota:2026-01-31:6ba7b812-9dad-11d1-80b4-00c04fd430c8:*",
+            ),
             (Key::instance_lease(InstanceId(id)), "lease:instance:6ba7b812-9dad-11d1-80b4-00c04fd430c8"),
             (Key::load(WriterId(id)), "load:6ba7b812-9dad-11d1-80b4-00c04fd430c8"),
         ];

@@ -43,7 +43,8 @@ impl Store {
             .set_connection_timeout(Some(ANSWER_WITHIN))
             .set_response_timeout(Some(ANSWER_WITHIN));
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let connection = tokio::time::timeout(2 * ANSWER_WITHIN, connecting).await.context("connecting took too long")?;
+        let connection =
+            tokio::time::timeout(2 * ANSWER_WITHIN, connecting).await.context("connecting took too long")?;
         let (beat, ask) = (Script::new(&script::beat(None)), Script::new(&script::ask(None)));
         Ok(Self { connection: connection.context("connecting to redis")?, gateway, beat, ask })
     }
@@ -54,7 +55,8 @@ impl Store {
         call.key(Key::lease_since().as_str()).arg(self.gateway.to_string()).arg(&script::beat_arguments());
         let heard = call.invoke_async(&mut self.connection).await.context("beating")?;
         let (known, age, alive): (bool, u64, Vec<String>) = heard;
-        let alive = alive.iter().map(|gateway| gateway.parse()).collect::<Result<_, _>>().context("reading the beats")?;
+        let alive =
+            alive.iter().map(|gateway| gateway.parse()).collect::<Result<_, _>>().context("reading the beats")?;
         Ok(Heard { known, age: Duration::from_millis(age), alive })
     }
 

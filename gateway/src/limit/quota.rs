@@ -36,8 +36,8 @@ const IDLE_AFTER: TimeDelta = TimeDelta::hours(1);
 const LINGER: Duration = Duration::from_hours(1);
 /// How long an allowance is believed to be used up without asking again.
 const RECHECK: Duration = Duration::from_secs(1);
-/// Seconds of the busiest second's calls that are kept ready, for when Redis is away.
-const READY: u32 = 30;
+/// Seconds of the busiest second's calls that are kept ready, for when Redis is away; at times it is half of them.
+const READY: u32 = 60;
 
 /// Daily allowances.
 pub struct Quota {

@@ -81,8 +81,10 @@ impl Sharer {
     /// Gives back what it keeps ready, as a gateway that stops.
     async fn stop(&self) {
         self.stop.send_replace(true);
-        eventually("nothing is kept ready", async || self.metrics.limits.ready.with_label_values(&["caller"]).get() == 0)
-            .await;
+        eventually("nothing is kept ready", async || {
+            self.metrics.limits.ready.with_label_values(&["caller"]).get() == 0
+        })
+        .await;
     }
 
     /// Dies without a word.

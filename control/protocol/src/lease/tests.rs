@@ -158,9 +158,8 @@ impl World {
             Pool::Rate => one.rate.ask(waiting, now),
             Pool::AtOnce => one.at_once.ask(waiting, now),
         };
-        let heard = |claims: &mut Claims<Pool>| {
-            claims.ask(pool, one.id, one.sequence, one.alive, &asked, self.now as i64)
-        };
+        let heard =
+            |claims: &mut Claims<Pool>| claims.ask(pool, one.id, one.sequence, one.alive, &asked, self.now as i64);
         let answer = match fate {
             Fate::Answered => Some(heard(&mut self.claims)),
             Fate::AnswerLost => {

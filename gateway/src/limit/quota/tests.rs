@@ -38,10 +38,20 @@ impl Table {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let zeros = "00".repeat(32);
         let config = Config::parse_from([
-            "gateway", "--domain=chutes.localhost", "--certificates=/none", "--log-folder=/none",
-            "--redis-url=redis://127.0.0.1:9/?protocol=resp3", "--api-upstream=127.0.0.1:9",
-            "--control-url=http://127.0.0.1:9", "--internal-credential=internal", "--directory-key", &zeros,
-            "--call-key-seed", &zeros, "--session-public-key", &zeros,
+            "gateway",
+            "--domain=chutes.localhost",
+            "--certificates=/none",
+            "--log-folder=/none",
+            "--redis-url=redis://127.0.0.1:9/?protocol=resp3",
+            "--api-upstream=127.0.0.1:9",
+            "--control-url=http://127.0.0.1:9",
+            "--internal-credential=internal",
+            "--directory-key",
+            &zeros,
+            "--call-key-seed",
+            &zeros,
+            "--session-public-key",
+            &zeros,
         ]);
         let metrics = Arc::new(Metrics::new().unwrap());
         let (leases, _) = Leases::new(Duration::from_secs(1), Arc::clone(&metrics));

@@ -139,8 +139,7 @@ async fn the_calls_in_flight_of_a_dead_gateway_are_forgotten() {
     let mut dying = Sharer::start(&who, &who.redis.url(), WriterId::random()).await;
     let living = Sharer::start(&who, &who.redis.url(), WriterId::random()).await;
     let (user, chute) = (limited(1000, 2), chute());
-    let _permits =
-        [dying.limits.take(&user, &chute).await.unwrap(), dying.limits.take(&user, &chute).await.unwrap()];
+    let _permits = [dying.limits.take(&user, &chute).await.unwrap(), dying.limits.take(&user, &chute).await.unwrap()];
     assert!(matches!(living.limits.take(&user, &chute).await.err(), Some(Refusal::TooManyAtOnce { .. })));
     dying.kill();
     eventually("its slots are free", async || living.limits.take(&user, &chute).await.is_ok()).await;
