@@ -182,7 +182,7 @@ impl Moment {
 
 impl Subject {
     /// Where its claims are.
-    fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         match *self {
             Self::Rate(user, chute) => Key::rate_lease(user, chute),
             Self::AtOnce(user, chute) => Key::at_once_lease(user, chute),

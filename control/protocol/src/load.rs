@@ -18,7 +18,7 @@ pub struct Load {
 pub struct ChuteLoad {
     /// Attempts that ended.
     pub completed: u64,
-    /// Calls turned away because every instance was full or the caller was at the chute's limit.
+    /// Calls turned away because every instance was full.
     pub limited: u64,
     /// Attempts in flight by instance; only those with any.
     pub in_flight: BTreeMap<InstanceId, u32>,

@@ -68,7 +68,7 @@ impl Desk {
     pub async fn run(self: Arc<Self>, mut stop: ShutdownWatch) {
         let mut questions = self.questions.lock().await;
         let (mut sequence, mut heard) = (0, None);
-        let mut failures = 0_u32;
+        let mut told_of = None;
         loop {
             let serving = async {
                 let store = Store::connect(&self.client, self.gateway).await?;
@@ -77,12 +77,12 @@ impl Desk {
             };
             match serving.await {
                 Ok(()) => return,
-                Err(error) => {
-                    if failures == 0 || heard.take().is_some() {
-                        tracing::warn!(error = format!("{error:#}"), "leases cannot be renewed");
-                    }
-                    failures = failures.saturating_add(1);
+                // Once until it is heard again.
+                Err(error) if told_of != Some(heard) => {
+                    tracing::warn!(error = format!("{error:#}"), "leases cannot be renewed");
+                    told_of = Some(heard);
                 }
+                Err(_) => {}
             }
             tokio::select! {
                 () = told(&mut stop) => return,

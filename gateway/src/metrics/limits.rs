@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Gauge, Histogram, IntCounterVec, IntGauge, IntGaugeVec, exponential_buckets};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, exponential_buckets};
 
 use super::register::Register;
 
@@ -21,6 +21,8 @@ pub enum Limit {
 pub struct Limits {
     /// Decisions by limit and by way: `local`, or `asked` when the call waited for Redis.
     pub decisions: IntCounterVec,
+    /// The same, found without a look at their labels.
+    by_decision: [[IntCounter; 2]; 3],
     /// Questions to Redis by outcome (answered, failed).
     pub questions: IntCounterVec,
     /// Seconds until a question was answered.
@@ -43,8 +45,11 @@ impl Limits {
         let decisions = "chutes_gateway_limit_decisions_total";
         let questions = "chutes_gateway_lease_questions_total";
         let answered = "chutes_gateway_lease_answer_seconds";
+        let decisions = register.counters(decisions, "decisions by limit and way", &["limit", "way"])?;
+        let by_way = |limit: Limit| ["local", "asked"].map(|way| decisions.with_label_values(&[limit.name(), way]));
         Ok(Self {
-            decisions: register.counters(decisions, "decisions by limit and way", &["limit", "way"])?,
+            by_decision: [Limit::Caller, Limit::Quota, Limit::Instance].map(by_way),
+            decisions,
             questions: register.counters(questions, "questions to redis by outcome", &["outcome"])?,
             answered: register.histogram(answered, "seconds to an answer", exponential_buckets(0.0001, 2.0, 14)?)?,
             used: by_limit("chutes_gateway_lease_used_slots", "slots in use")?,
@@ -57,7 +62,7 @@ impl Limits {
 
     /// Counts a decision.
     pub fn count_decision(&self, limit: Limit, asked: bool) {
-        self.decisions.with_label_values(&[limit.name(), if asked { "asked" } else { "local" }]).inc();
+        self.by_decision[limit as usize][usize::from(asked)].inc();
     }
 
     /// Counts a question and notes how long it took.

@@ -28,7 +28,7 @@ fn funds(balance: i128, day: NaiveDate, used: &[(Bucket, u64)], marks: &[(Writer
 /// A gateway's allowances over a model of Redis that is there.
 struct Table {
     quota: Quota,
-    claims: Claims<AccountKey>,
+    claims: Claims<String>,
     sequence: u64,
 }
 
@@ -86,7 +86,8 @@ impl Table {
                 Verdict::Ask => {
                     self.sequence += 1;
                     let ask = self.quota.ask(&key.subject(), 1, moment).unwrap();
-                    let (settled, answer) = self.claims.ask(key, self.quota.writer, self.sequence, 1, &ask, 2_000);
+                    let (text, writer) = (key.subject().key().to_string(), self.quota.writer);
+                    let (settled, answer) = self.claims.ask(text, writer, self.sequence, 1, &ask, 2_000);
                     assert!(settled);
                     self.quota.answer(&key.subject(), &ask, Some(&answer), moment);
                 }

@@ -91,7 +91,9 @@ fn redis_answers_as_the_model_says() {
                     let mut command = redis::cmd("EVAL");
                     command.arg(script::ask(Some(now))).arg(2 + asks.len());
                     command.arg(Key::lease_beats().as_str()).arg(Key::lease_since().as_str());
-                    asks.iter().for_each(|(pool, _)| drop(command.arg(key(*pool).as_str())));
+                    for (pool, _) in &asks {
+                        command.arg(key(*pool).as_str());
+                    }
                     command.arg(gateway.to_string()).arg(script::ask_arguments(sequence, gateways, &questions));
                     let returned: Vec<i64> = command.query(&mut *redis).unwrap();
                     let (settled, answers) = script::answers(&returned).unwrap();
