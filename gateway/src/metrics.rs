@@ -1,6 +1,7 @@
 //! Every metric of the program, by subject.
 
 mod calls;
+mod edge;
 mod limits;
 mod record;
 mod register;
@@ -9,6 +10,7 @@ mod who;
 use prometheus::Registry;
 
 pub use self::calls::{Calls, InFlight};
+pub use self::edge::{Edge, Refused};
 pub use self::limits::{Limit, Limits};
 pub use self::record::Record;
 use self::register::Register;
@@ -20,6 +22,8 @@ pub struct Metrics {
     pub registry: Registry,
     /// Calls and their attempts.
     pub calls: Calls,
+    /// The edge itself: connections, memory, processor.
+    pub edge: Edge,
     /// What the edge knows: chutes and principals.
     pub who: Who,
     /// Limits that gateways share.
@@ -36,8 +40,8 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let register = Register(&registry);
-        let (calls, who, record) = (Calls::new(register)?, Who::new(register)?, Record::new(register)?);
-        let limits = Limits::new(register)?;
-        Ok(Self { registry, calls, who, limits, record })
+        let (calls, edge) = (Calls::new(register)?, Edge::new(register)?);
+        let (who, limits, record) = (Who::new(register)?, Limits::new(register)?, Record::new(register)?);
+        Ok(Self { registry, calls, edge, who, limits, record })
     }
 }

@@ -33,7 +33,8 @@ impl Register<'_> {
         Ok(metric)
     }
 
-    pub(super) fn ratio(self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+    /// A gauge of time or of a part.
+    pub(super) fn float(self, name: &str, help: &str) -> prometheus::Result<Gauge> {
         let metric = Gauge::new(name, help)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
