@@ -167,7 +167,8 @@ fn redis_names_stand_in_one_file() {
         "\"principals:",
         "\"funds:",
         "\"hotkey:",
-        "\"conn:",
+        "\"lease:",
+        "\"load:",
         "\"signature:",
         "\"strikes\"",
     ];

@@ -15,6 +15,7 @@ pub mod framing;
 pub mod host;
 pub mod instance;
 pub mod internal;
+pub mod lease;
 pub mod lifecycle;
 pub mod limit;
 pub mod llm;

@@ -3,6 +3,7 @@
 mod calls;
 mod edge;
 mod instances;
+mod limits;
 mod record;
 mod register;
 mod who;
@@ -12,6 +13,7 @@ use prometheus::Registry;
 pub use self::calls::{Calls, InFlight};
 pub use self::edge::{Edge, Refused};
 pub use self::instances::Instances;
+pub use self::limits::{Limit, Limits};
 pub use self::record::Record;
 use self::register::Register;
 pub use self::who::Who;
@@ -28,6 +30,8 @@ pub struct Metrics {
     pub instances: Instances,
     /// What the edge knows: chutes and principals.
     pub who: Who,
+    /// Limits that gateways share.
+    pub limits: Limits,
     /// The record of calls.
     pub record: Record,
 }
@@ -41,7 +45,8 @@ impl Metrics {
         let registry = Registry::new();
         let register = Register(&registry);
         let (calls, edge) = (Calls::new(register)?, Edge::new(register)?);
-        let (instances, who, record) = (Instances::new(register)?, Who::new(register)?, Record::new(register)?);
-        Ok(Self { registry, calls, edge, instances, who, record })
+        let (instances, who) = (Instances::new(register)?, Who::new(register)?);
+        let (limits, record) = (Limits::new(register)?, Record::new(register)?);
+        Ok(Self { registry, calls, edge, instances, who, limits, record })
     }
 }

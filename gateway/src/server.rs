@@ -30,6 +30,7 @@ use crate::edge::{BeforeTls, Door};
 use crate::forward::{DEAD_PEERS, Services};
 use crate::host::Hosts;
 use crate::internal::Internal;
+use crate::lease::{Desk, Instances, Leases, Loads};
 use crate::lifecycle::{Lifecycle, Stop};
 use crate::limit::{Allowance, Limits, Quota};
 use crate::metrics::Metrics;
@@ -43,7 +44,7 @@ use crate::usage::{self, UsageLog};
 const LAST_SECONDS: u64 = 2;
 /// How often metrics say how instances stand.
 const LOOK: Duration = Duration::from_secs(1);
-/// Such looks after which what is known of instances that are gone is forgotten.
+/// Such looks after which what is known of instances and chutes that are gone is forgotten.
 const FORGET: u32 = 30;
 /// How long a duty that ships records may take to finish when it is told to stop.
 const CLOSE_LOG: Duration = Duration::from_secs(1);
@@ -57,6 +58,9 @@ struct Parts {
     principals: Arc<Principals>,
     limits: Arc<Limits>,
     quota: Arc<Quota>,
+    desk: Arc<Desk>,
+    loads: Arc<Loads>,
+    slots: Arc<Instances>,
     places: Arc<Places>,
     certificates: Arc<Certificates>,
     memory: Arc<Memory>,
@@ -99,22 +103,30 @@ impl Parts {
         let principals = Principals::new(config, metrics.clone())?;
         let log = UsageLog::open(log_settings(config), clock, metrics.clone()).context("opening the record log")?;
         let redis = redis::Client::open(config.redis_url.as_str()).context("reading the Redis address")?;
-        let (strikes, reporter) = strikes::channel(redis);
+        let (strikes, reporter) = strikes::channel(redis.clone());
+        let (leases, questions) = Leases::new(config.limits.lease, metrics.clone());
         let memory = Arc::new(memory(config, &metrics)?);
         let default = Allowance { per_minute: config.limits.rate_per_minute, at_once: config.limits.max_concurrent };
+        let limits = Arc::new(Limits::new(default, leases.clone()));
+        let quota = Arc::new(Quota::new(principals.clone(), leases.clone(), log.writer()));
+        let (slots, loads) = (Arc::new(Instances::new(leases.clone())), Arc::new(Loads::default()));
+        let books = (limits.clone(), quota.clone(), slots.clone());
         Ok(Self {
             clock,
+            desk: Desk::new(leases, questions, books, loads.clone(), redis, log.writer()),
+            limits,
+            quota,
             lifecycle: Lifecycle::new(config.client.drain),
             directory: Directory::new(config, clock, metrics.clone())?,
-            limits: Arc::new(Limits::new(default)),
-            quota: Arc::new(Quota::new(principals.clone(), log.writer())),
-            places: Arc::new(places(config, &metrics)),
+            places: Arc::new(places(config, &slots, &loads, &metrics)),
             certificates: Certificates::load(&config.certificates, &config.domain)?,
             admission: admission(config, &memory, &metrics),
             memory,
             principals,
             metrics,
             log,
+            slots,
+            loads,
             strikes,
             reporter,
         })
@@ -204,13 +216,17 @@ impl Parts {
         server.add_service(lifecycle.duty("certificates", move |stop| certificates.clone().follow(stop)));
         let reporter = self.reporter.clone();
         server.add_service(lifecycle.duty("reports", move |stop| reporter.clone().run(stop)));
+        let desk = self.desk.clone();
+        server.add_service(lifecycle.duty("leases", move |stop| desk.clone().run(stop)));
         let (limits, quota, clock) = (self.limits.clone(), self.quota.clone(), self.clock);
         let (places, directory) = (self.places.clone(), self.directory.clone());
+        let (slots, loads) = (self.slots.clone(), self.loads.clone());
         server.add_service(lifecycle.duty("sweep", move |stop| {
-            let instances = look_after_instances(places.clone(), directory.clone());
-            let sweeps = (limits.clone().sweep_always(clock), quota.clone().sweep_always(clock), instances);
+            let instances = look_after_instances(places.clone(), slots.clone(), loads.clone(), directory.clone());
+            let (limits, quota) = (limits.clone().sweep_always(), quota.clone());
+            let sweeps = (limits, quota.clone().sweep_always(clock), quota.recount_always(), instances);
             until(stop, async move {
-                tokio::join!(sweeps.0, sweeps.1, sweeps.2);
+                tokio::join!(sweeps.0, sweeps.1, sweeps.2, sweeps.3);
             })
         }));
         Ok(())
@@ -226,14 +242,22 @@ async fn until(mut stop: ShutdownWatch, task: impl Future<Output = ()>) {
     }
 }
 
-async fn look_after_instances(places: Arc<Places>, directory: Arc<Directory>) {
+/// Shows how instances stand and forgets those that are gone, for as long as it is polled.
+async fn look_after_instances(
+    places: Arc<Places>,
+    slots: Arc<Instances>,
+    loads: Arc<Loads>,
+    directory: Arc<Directory>,
+) {
     loop {
         for _ in 0..FORGET {
             places.publish();
             tokio::time::sleep(LOOK).await;
         }
+        slots.sweep();
         if let Some(routes) = directory.current() {
             places.keep(&routes);
+            loads.keep(|chute| routes.by_id(chute).is_some());
         }
     }
 }
@@ -244,9 +268,9 @@ fn socket_options() -> TcpSocketOptions {
     options
 }
 
-fn places(config: &Config, metrics: &Arc<Metrics>) -> Places {
+fn places(config: &Config, slots: &Arc<Instances>, loads: &Arc<Loads>, metrics: &Arc<Metrics>) -> Places {
     let rule = Rule { open: config.instances.breaker, longest: config.instances.breaker_longest };
-    Places::new(rule, config.instances.retry_floor, metrics.clone())
+    Places::new(rule, config.instances.retry_floor, slots.clone(), loads.clone(), metrics.clone())
 }
 
 fn memory(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Memory> {

@@ -9,6 +9,7 @@ mod first_light;
 mod http2;
 mod lanes;
 mod instances;
+mod limits;
 mod load;
 mod openai;
 mod operator;

@@ -59,7 +59,7 @@ impl<I: Instances> Calls<I> {
         let route = job.entry.route.clone();
         let until = Instant::now() + self.patience.first_chunk;
         let mut attempts = Attempts::default();
-        let mut next = self.places.first(&route);
+        let mut next = self.places.first(&route).await;
         let refusal = loop {
             let mut place = match next {
                 Ok(place) => place,
@@ -88,7 +88,7 @@ impl<I: Instances> Calls<I> {
             next = match successor {
                 Some(successor) => Ok(successor),
                 None if Instant::now() >= until => break Refusal::UpstreamTimeout,
-                None => self.places.another(&route, &attempts.tried()),
+                None => self.places.another(&route, &attempts.tried()).await,
             };
             if next.is_ok() {
                 self.metrics.instances.count_failover(verdict.reason);
@@ -160,7 +160,7 @@ impl<I: Instances> Calls<I> {
                 return Waited::TooLate(own <= until);
             }
             let tried = [attempts.tried(), vec![target.instance.id]].concat();
-            match self.places.another(&job.entry.route, &tried) {
+            match self.places.another(&job.entry.route, &tried).await {
                 Ok(successor) => return Waited::Overtaken(successor),
                 // Nobody else takes the call: the longer this one may take.
                 Err(_) => deadline = (deadline + self.patience.attempt).min(until),

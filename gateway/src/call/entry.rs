@@ -49,7 +49,7 @@ impl<I: Instances> Calls<I> {
         if chute.maintenance {
             return Err(Refusal::Maintenance);
         }
-        let permit = self.limits.take(&caller.user, chute, self.clock.now())?;
+        let permit = self.limits.take(&caller.user, chute).await?;
         stamp.standing = permit.standing();
         let quota = self.quota.check(&caller.user, chute.id, self.clock.now()).await?;
         Ok(Entry { route: route.clone(), quota, _permit: permit })

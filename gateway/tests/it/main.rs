@@ -12,6 +12,7 @@ mod frames;
 mod freezing_proxy;
 mod http2;
 mod instance;
+mod lease;
 mod limit;
 mod platform;
 mod ports;
