@@ -169,6 +169,7 @@ fn redis_names_stand_in_one_file() {
         "\"hotkey:",
         "\"conn:",
         "\"signature:",
+        "\"idempotent:",
         "\"strikes\"",
     ];
     let broken: Vec<String> = sources()

@@ -6,6 +6,7 @@ pub mod downstream;
 mod drain;
 mod entry;
 pub mod intake;
+mod line;
 mod opening;
 pub mod place;
 mod relay;
@@ -33,13 +34,14 @@ use self::intake::{Intake, NoBody};
 use self::place::Places;
 use self::upstream::Instances;
 use crate::auth::{Auth, Caller, Presented};
-use crate::body::{Body, Prepared};
+use crate::body::{Body, Form, Prepared};
 use crate::clock::Clock;
 use crate::directory::{Directory, Routes};
 use crate::host::{cord, query};
 use crate::limit::{Limits, Quota};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
+use crate::reroll::{Prompt, Rerolls};
 use crate::strikes::Strikes;
 use crate::usage::UsageLog;
 
@@ -67,6 +69,8 @@ pub struct Calls<I> {
     pub places: Arc<Places>,
     /// The way to instances.
     pub instances: I,
+    /// Which prompts were answered.
+    pub rerolls: Rerolls,
     /// What is kept of each attempt.
     pub log: UsageLog,
     /// Tells control about instances that do not understand us.
@@ -88,6 +92,8 @@ pub struct Patience {
     pub idle: Duration,
     /// Bytes of an answer in one piece.
     pub largest: usize,
+    /// Silence in an event stream after which its client gets a comment, if it gets any.
+    pub keepalive: Option<Duration>,
 }
 
 /// Whom a call is for.
@@ -115,12 +121,23 @@ pub struct Request {
     pub announced: Option<u64>,
 }
 
+impl Request {
+    fn form(&self) -> Form {
+        match self.room {
+            Room::Chute(_) => Form::Own,
+            Room::Facade(template) => Form::of(template, &self.path),
+        }
+    }
+}
+
 /// A call that may go to an instance.
 struct Job {
     stamp: Stamp,
     caller: Caller,
     entry: Entry,
     cord: Cord,
+    form: Form,
+    prompt: Option<Prompt>,
     prepared: Prepared,
     query: Vec<(String, String)>,
     _memory: intake::Memory,
@@ -141,7 +158,7 @@ impl<I: Instances> Calls<I> {
         }
         let _in_flight = self.metrics.calls.enter();
         match self.admit(request, &mut stamp, client).await {
-            Ok(job) => self.attempt(job, client).await,
+            Ok(job) => drop(self.attempt(job, client).await),
             Err(Turned::Refused(refusal)) => self.turn_away(&refusal, stamp, client).await,
             Err(Turned::Gone) => {}
         }
@@ -191,6 +208,7 @@ impl<I: Instances> Calls<I> {
             Err(signed) => self.auth.identify(signed, covers(&raw.bytes)).await?,
         };
         let thinking = request.headers.get(headers::ENABLE_THINKING).is_some_and(|value| value.as_bytes() == b"true");
+        let form = request.form();
         let (entry, body) = match (&request.room, entry) {
             (Room::Chute(_), Some(entry)) => {
                 let body = Body::read(entry.route.chute.template, &raw.bytes, thinking)?;
@@ -203,7 +221,7 @@ impl<I: Instances> Calls<I> {
                 (entry, body)
             }
             (Room::Facade(template), _) => {
-                let body = Body::read(Some(*template), &raw.bytes, thinking)?;
+                let body = Body::read(Some(*template), &raw.bytes, thinking)?.translated(form)?;
                 let model = body.model().ok_or(Refusal::UnknownChute)?;
                 let route = routes.by_name(*template, model, caller.user.id);
                 let unknown = Refusal::UnknownModel(model.to_owned());
@@ -212,9 +230,10 @@ impl<I: Instances> Calls<I> {
         };
         let stream = body.stream() || (raw.bytes.is_empty() && query::asks_for_stream(&query));
         let chute = &entry.route.chute;
-        let cord = cord::find(chute, &request.method, &request.path, stream)?.clone();
+        let cord = cord::find(chute, &request.method, form.cord_path(&request.path), stream)?.clone();
+        let prompt = self.rerolls.prompt(caller.user.id, chute.id, body.asked());
         let prepared = body.prepare(chute, &cord)?;
-        Ok(Job { stamp: *stamp, caller, entry, cord, prepared, query, _memory: raw.memory })
+        Ok(Job { stamp: *stamp, caller, entry, cord, form, prompt, prepared, query, _memory: raw.memory })
     }
 
     /// The credential of a request that may be a call at all.

@@ -1,5 +1,6 @@
 //! Every setting of the program, typed and documented; read once, before any port is opened.
 
+mod calls;
 mod client;
 mod instances;
 mod limits;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+pub use self::calls::Calls;
 pub use self::client::Client;
 pub use self::instances::Instances;
 pub use self::limits::Limits;
@@ -91,6 +93,10 @@ pub struct Config {
     /// The clients' side.
     #[command(flatten)]
     pub client: Client,
+
+    /// How calls are answered.
+    #[command(flatten)]
+    pub calls: Calls,
 
     /// The instances' side.
     #[command(flatten)]

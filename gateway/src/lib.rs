@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod principals;
 pub mod proxy;
 pub mod refusal;
+pub mod reroll;
 pub mod server;
 pub mod strikes;
 pub mod telemetry;

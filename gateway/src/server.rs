@@ -29,6 +29,7 @@ use crate::limit::{Allowance, Limits, Quota};
 use crate::metrics::Metrics;
 use crate::principals::Principals;
 use crate::proxy::Proxy;
+use crate::reroll::Rerolls;
 use crate::strikes::{self, Reporter, Strikes};
 use crate::tls::Certificates;
 use crate::usage::{self, UsageLog};
@@ -135,6 +136,7 @@ impl Parts {
             intake: Intake::new(config.client.max_body, config.client.max_bodies, config.client.body_seconds),
             places: self.places.clone(),
             instances: Network::new(config.instances.source, config.instances.connect),
+            rerolls: Rerolls::new(config.calls.rerolls, config.calls.reroll),
             log: self.log.clone(),
             strikes: self.strikes.clone(),
             signer: Arc::new(signer),
@@ -142,6 +144,7 @@ impl Parts {
                 first_chunk: config.instances.first_chunk,
                 idle: config.instances.idle,
                 largest: config.instances.max_answer,
+                keepalive: Some(config.calls.keepalive).filter(|pulse| !pulse.is_zero()),
             },
             metrics: self.metrics.clone(),
         })

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::ids::{ApiKeyId, ChuteId, InstanceId, UserId};
+use crate::sealing::AnswerDigest;
 use crate::signing::{Hotkey, SignatureDigest};
 
 /// A Redis name; only the constructors here make one.
@@ -92,6 +93,13 @@ impl Key {
         Self(format!("conn:{chute}:{instance}"))
     }
 
+    /// A call that asked not to be made twice, or its sealed answer: string with a time to live. Written and read by
+    /// gateways.
+    #[must_use]
+    pub fn idempotent(name: &AnswerDigest) -> Self {
+        Self(format!("idempotent:{}", hex::encode(name.0)))
+    }
+
     /// The name as Redis knows it.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -134,6 +142,7 @@ mod tests {
                 Key::connections(ChuteId(id), InstanceId(id)),
                 "conn:6ba7b812-9dad-11d1-80b4-00c04fd430c8:6ba7b812-9dad-11d1-80b4-00c04fd430c8",
             ),
+            (Key::idempotent(&AnswerDigest([0xab; 32])), &format!("idempotent:{}", "ab".repeat(32))),
         ];
         for (key, text) in texts {
             assert_eq!(key.as_str(), text);

@@ -9,7 +9,8 @@ use protocol::usage::{Admission, Outcome, Strike};
 use tokio::task::spawn_blocking;
 
 use super::answer::{content_type, whole};
-use super::downstream::Downstream;
+use super::downstream::{Downstream, Gone};
+use super::line::Line;
 use super::opening::{Opening, Said, Unopened, open};
 use super::place::Place;
 use super::running::Running;
@@ -26,7 +27,7 @@ use crate::usage::meter::Meter;
 /// What became of one attempt.
 enum Attempt {
     /// The instance had an answer; the client has it, whole or broken off.
-    Over,
+    Over(Outcome),
     /// The client went away before there was an answer.
     Left,
     /// Nothing went to the client; the attempt has still to be recorded.
@@ -36,22 +37,27 @@ enum Attempt {
 }
 
 impl<I: Instances> Calls<I> {
-    /// Answers a call that was let in.
-    pub(super) async fn attempt(&self, mut job: Job, client: &mut impl Downstream) {
+    /// Answers a call that was let in; how the attempt ended whose answer reached the client, if one did.
+    pub(super) async fn attempt(&self, mut job: Job, client: &mut impl Downstream) -> Option<Outcome> {
         let route = job.entry.route.clone();
         let mut attempts = Attempts::default();
+        let mut line = self.line(&job, client);
         let refusal = loop {
             let mut place = match self.places.take(&route, &attempts.tried()) {
                 Ok(place) => place,
                 Err(shortage) => break attempts.refusal(route.chute.id, shortage),
             };
-            let (unopened, running) = match self.try_once(&mut job, &mut place, client).await {
+            let (unopened, running) = match self.try_once(&mut job, &mut place, &mut line).await {
                 Attempt::Failed(unopened, running) => (unopened, running),
                 Attempt::Refused(refusal) => break refusal,
-                Attempt::Left => return,
-                Attempt::Over => {
+                Attempt::Left => return None,
+                Attempt::Over(outcome) => {
                     // Another instance had an answer to the same request, so the empty ones were at fault.
-                    return attempts.empty_ones().for_each(|instance| self.places.strike(instance));
+                    attempts.empty_ones().for_each(|instance| self.places.strike(instance));
+                    if let (Some(prompt), Outcome::Finished | Outcome::Aborted) = (job.prompt, outcome) {
+                        self.rerolls.answered(prompt, Instant::now());
+                    }
+                    return Some(outcome);
                 }
             };
             let verdict = attempts.failed(place.instance, &unopened.failure);
@@ -60,13 +66,17 @@ impl<I: Instances> Calls<I> {
             match verdict.next {
                 Next::Another => {}
                 Next::GiveUp(refusal) => break refusal,
-                Next::Relay(status) => return self.relay_error(&job, status, unopened.said, client).await,
+                Next::Relay(status) => {
+                    self.relay_error(&job, status, unopened.said, &mut line).await;
+                    return None;
+                }
             }
         };
-        self.turn_away(&refusal, job.stamp, client).await;
+        self.give_up(&refusal, &job, &mut line).await;
+        None
     }
 
-    async fn try_once(&self, job: &mut Job, place: &mut Place<'_>, client: &mut impl Downstream) -> Attempt {
+    async fn try_once(&self, job: &mut Job, place: &mut Place<'_>, line: &mut Line<'_, impl Downstream>) -> Attempt {
         let Some(target) = job.entry.target(place.instance) else { return Attempt::Refused(Refusal::Internal) };
         let admission = self.admission(job, &target, place.mean_connections);
         let begun = Running::begin(&self.log, admission, &mut job.entry.quota, self.clock, &self.metrics);
@@ -79,22 +89,17 @@ impl<I: Instances> Calls<I> {
             }
         };
         let opening = tokio::time::timeout(self.patience.first_chunk, self.open(job, &target, running.started()));
-        let opened = tokio::select! {
-            biased;
-            () = client.gone() => None,
-            opened = opening => Some(opened),
-        };
+        let opened = line.wait(opening).await;
         match opened {
-            None => {
+            Err(Gone) => {
                 running.finish(Outcome::Aborted, None);
                 Attempt::Left
             }
-            Some(Err(_)) => Attempt::Failed(Failure::Timeout.into(), Box::new(running)),
-            Some(Ok(Err(unopened))) => Attempt::Failed(unopened, Box::new(running)),
-            Some(Ok(Ok(opening))) => {
+            Ok(Err(_)) => Attempt::Failed(Failure::Timeout.into(), Box::new(running)),
+            Ok(Ok(Err(unopened))) => Attempt::Failed(unopened, Box::new(running)),
+            Ok(Ok(Ok(opening))) => {
                 place.answered();
-                self.reply(job, place, opening, running, client).await;
-                Attempt::Over
+                Attempt::Over(self.reply(job, place, opening, running, line).await)
             }
         }
     }
@@ -134,15 +139,26 @@ impl<I: Instances> Calls<I> {
     }
 
     /// Gives the client an instance's own words about what is wrong with the request, or ours if they did not all come.
-    async fn relay_error(&self, job: &Job, status: StatusCode, said: Option<Said>, client: &mut impl Downstream) {
-        let Some(said) = said else {
-            return self.turn_away(&Refusal::RefusedByInstance(status), job.stamp, client).await;
+    async fn relay_error(
+        &self,
+        job: &Job,
+        status: StatusCode,
+        said: Option<Said>,
+        line: &mut Line<'_, impl Downstream>,
+    ) {
+        let said = match said {
+            Some(said) if !line.is_begun() => said,
+            said => {
+                let words = said.and_then(|said| said.message());
+                let refusal = words.map_or(Refusal::RefusedByInstance(status), Refusal::BadRequest);
+                return self.give_up(&refusal, job, line).await;
+            }
         };
         self.metrics.calls.count_answer(status, "none");
         let mut fields = job.stamp.fields();
         fields.push(content_type(&said.content_type));
         // A client that is gone needs no answer.
-        let _ = whole(client, status, fields, said.body).await;
+        let _ = whole(line.client, status, fields, said.body).await;
     }
 
     fn admission(&self, job: &Job, target: &Target, mean_connections: f64) -> Admission {
@@ -171,6 +187,7 @@ impl<I: Instances> Calls<I> {
             estimate: job.prepared.prompt_estimate,
             mean_connections,
             steps: job.prepared.steps,
+            reroll: job.prompt.is_some_and(|prompt| self.rerolls.is_known(prompt, Instant::now())),
         }
     }
 }

@@ -9,6 +9,7 @@ mod directory;
 mod edge;
 mod freezing_proxy;
 mod instance;
+mod keepalive;
 mod limit;
 mod platform;
 mod ports;
