@@ -7,8 +7,10 @@ mod drain;
 mod entry;
 pub mod intake;
 mod line;
+mod once;
 mod opening;
 pub mod place;
+mod recording;
 mod relay;
 mod reply;
 mod running;
@@ -29,7 +31,7 @@ use protocol::slug::Slug;
 
 use self::answer::{Stamp, content_type, refuse, whole};
 use self::downstream::Downstream;
-use self::entry::Entry;
+use self::entry::{Entry, Funds};
 use self::intake::{Intake, NoBody};
 use self::place::Places;
 use self::upstream::Instances;
@@ -38,6 +40,7 @@ use crate::body::{Body, Form, Prepared};
 use crate::clock::Clock;
 use crate::directory::{Directory, Routes};
 use crate::host::{cord, query};
+use crate::idempotent::{self, Answers, Asked};
 use crate::limit::{Limits, Quota};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -71,6 +74,8 @@ pub struct Calls<I> {
     pub instances: I,
     /// Which prompts were answered.
     pub rerolls: Rerolls,
+    /// Calls that must not be made twice.
+    pub answers: Arc<Answers>,
     /// What is kept of each attempt.
     pub log: UsageLog,
     /// Tells control about instances that do not understand us.
@@ -122,6 +127,15 @@ pub struct Request {
 }
 
 impl Request {
+    /// Its key, if it must not be served twice; what only reads may be.
+    fn key(&self) -> Result<Option<&str>, Refusal> {
+        Ok(idempotent::key(&self.headers)?.filter(|_| self.method == Method::POST))
+    }
+
+    fn asks_for_thinking(&self) -> bool {
+        self.headers.get(headers::ENABLE_THINKING).is_some_and(|value| value.as_bytes() == b"true")
+    }
+
     fn form(&self) -> Form {
         match self.room {
             Room::Chute(_) => Form::Own,
@@ -138,6 +152,8 @@ struct Job {
     cord: Cord,
     form: Form,
     prompt: Option<Prompt>,
+    /// None for a call that may be made as often as it is asked for.
+    asked: Option<Asked>,
     prepared: Prepared,
     query: Vec<(String, String)>,
     _memory: intake::Memory,
@@ -158,7 +174,10 @@ impl<I: Instances> Calls<I> {
         }
         let _in_flight = self.metrics.calls.enter();
         match self.admit(request, &mut stamp, client).await {
-            Ok(job) => drop(self.attempt(job, client).await),
+            Ok(mut job) => match job.asked.take() {
+                Some(asked) => self.once(job, asked, client).await,
+                None => drop(self.attempt(job, client).await),
+            },
             Err(Turned::Refused(refusal)) => self.turn_away(&refusal, stamp, client).await,
             Err(Turned::Gone) => {}
         }
@@ -188,6 +207,8 @@ impl<I: Instances> Calls<I> {
     async fn admit(&self, request: Request, stamp: &mut Stamp, client: &mut impl Downstream) -> Result<Job, Turned> {
         let routes = self.directory.current().ok_or(Refusal::NotReady("the directory has not come yet"))?;
         let query = query::parameters(&request.query)?;
+        let key = request.key()?;
+        let funds = if key.is_some() { Funds::Later } else { Funds::Now };
         let presented = self.presented(&request, &routes)?;
         // A signature covers the body: who signed is known only once that is read. Until then neither his limits are
         // touched nor his view of the chute asked for: the answer would tell strangers which private chutes there are.
@@ -200,14 +221,15 @@ impl<I: Instances> Calls<I> {
         };
         let mut entry = None;
         if let (Ok(caller), Room::Chute(slug)) = (&early, &request.room) {
-            entry = Some(self.enter(caller, routes.by_slug(slug.as_str()), Refusal::UnknownChute, stamp).await?);
+            let route = routes.by_slug(slug.as_str());
+            entry = Some(self.enter(caller, route, Refusal::UnknownChute, stamp, funds).await?);
         }
         let raw = self.intake.read(client, request.announced).await?;
         let caller = match early {
             Ok(caller) => caller,
             Err(signed) => self.auth.identify(signed, covers(&raw.bytes)).await?,
         };
-        let thinking = request.headers.get(headers::ENABLE_THINKING).is_some_and(|value| value.as_bytes() == b"true");
+        let thinking = request.asks_for_thinking();
         let form = request.form();
         let (entry, body) = match (&request.room, entry) {
             (Room::Chute(_), Some(entry)) => {
@@ -216,7 +238,7 @@ impl<I: Instances> Calls<I> {
             }
             (Room::Chute(slug), None) => {
                 let route = routes.by_slug(slug.as_str());
-                let entry = self.enter(&caller, route, Refusal::UnknownChute, stamp).await?;
+                let entry = self.enter(&caller, route, Refusal::UnknownChute, stamp, funds).await?;
                 let body = Body::read(entry.route.chute.template, &raw.bytes, thinking)?;
                 (entry, body)
             }
@@ -225,15 +247,19 @@ impl<I: Instances> Calls<I> {
                 let model = body.model().ok_or(Refusal::UnknownChute)?;
                 let route = routes.by_name(*template, model, caller.user.id);
                 let unknown = Refusal::UnknownModel(model.to_owned());
-                (self.enter(&caller, route, unknown, stamp).await?, body)
+                (self.enter(&caller, route, unknown, stamp, funds).await?, body)
             }
+        };
+        let asked = match key {
+            Some(key) => Some(self.asked(&request, key, &caller, &raw.bytes).await?),
+            None => None,
         };
         let stream = body.stream() || (raw.bytes.is_empty() && query::asks_for_stream(&query));
         let chute = &entry.route.chute;
         let cord = cord::find(chute, &request.method, form.cord_path(&request.path), stream)?.clone();
         let prompt = self.rerolls.prompt(caller.user.id, chute.id, body.asked());
         let prepared = body.prepare(chute, &cord)?;
-        Ok(Job { stamp: *stamp, caller, entry, cord, form, prompt, prepared, query, _memory: raw.memory })
+        Ok(Job { stamp: *stamp, caller, entry, cord, form, prompt, asked, prepared, query, _memory: raw.memory })
     }
 
     /// The credential of a request that may be a call at all.

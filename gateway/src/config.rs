@@ -2,6 +2,7 @@
 
 mod calls;
 mod client;
+mod edge;
 mod instances;
 mod limits;
 mod record;
@@ -14,6 +15,7 @@ use clap::Parser;
 
 pub use self::calls::Calls;
 pub use self::client::Client;
+pub use self::edge::Edge;
 pub use self::instances::Instances;
 pub use self::limits::Limits;
 pub use self::record::Record;
@@ -97,6 +99,10 @@ pub struct Config {
     /// How calls are answered.
     #[command(flatten)]
     pub calls: Calls,
+
+    /// The edge itself.
+    #[command(flatten)]
+    pub edge: Edge,
 
     /// The instances' side.
     #[command(flatten)]

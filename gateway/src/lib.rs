@@ -7,11 +7,13 @@ pub mod call;
 pub mod clock;
 pub mod config;
 pub mod directory;
+pub mod edge;
 #[cfg(test)]
 mod fixture;
 pub mod forward;
 pub mod framing;
 pub mod host;
+pub mod idempotent;
 pub mod instance;
 pub mod internal;
 pub mod lifecycle;

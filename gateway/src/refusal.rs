@@ -7,6 +7,8 @@ use http::StatusCode;
 use protocol::reply::{ErrorBody, ErrorType};
 use serde_json::{Value, json};
 
+use crate::idempotent::Again;
+
 /// Whose limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Whose {
@@ -14,6 +16,19 @@ pub enum Whose {
     User,
     /// The caller's on this chute.
     Chute,
+}
+
+/// What there is too little of at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scarce {
+    /// Places for calls in flight.
+    Places,
+    /// Room for request bodies.
+    Bodies,
+    /// Memory.
+    Memory,
+    /// Processor time.
+    Processor,
 }
 
 /// Where a rate or concurrency limit stands, for the `X-RateLimit-*` headers.
@@ -88,8 +103,17 @@ pub enum Refusal {
     },
     /// The client did not send its body in time.
     BodyTimeout,
-    /// All bodies in memory together are too large at the moment.
-    Overloaded,
+    /// The request head is larger than one may be.
+    HeadTooLarge {
+        /// Bytes allowed.
+        bytes: usize,
+        /// Fields allowed.
+        fields: usize,
+    },
+    /// The client did not send its request head in time.
+    HeadTimeout,
+    /// There is too little of something at the moment.
+    Overloaded(Scarce),
     /// The chute is under maintenance.
     Maintenance,
     /// No instance runs.
@@ -106,6 +130,8 @@ pub enum Refusal {
     UpstreamTimeout,
     /// What the edge needs to decide is not there: the directory, principals or the signature store.
     NotReady(&'static str),
+    /// A call with an idempotency key was made before.
+    Again(Again),
     /// The record log cannot be written.
     LogUnwritable,
     /// The host is known but nothing serves it.
@@ -136,11 +162,15 @@ impl Refusal {
             Self::QuotaExceeded { .. } => StatusCode::PAYMENT_REQUIRED,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::RefusedByInstance(status) => *status,
+            Self::Again(again) => again.status(),
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoInstance(_) | Self::Overloaded | Self::NotReady(_) | Self::LogUnwritable | Self::NoService(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BodyTimeout | Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::NoInstance(_)
+            | Self::Overloaded(_)
+            | Self::NotReady(_)
+            | Self::LogUnwritable
+            | Self::NoService(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Exhausted | Self::EmptyAnswer | Self::BadAnswer | Self::ServiceFailed(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout | Self::ServiceTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -168,7 +198,9 @@ impl Refusal {
             Self::BadRequest(_) | Self::RefusedByInstance(_) => "bad_request",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyTimeout => "body_timeout",
-            Self::Overloaded => "overloaded",
+            Self::HeadTooLarge { .. } => "head_too_large",
+            Self::HeadTimeout => "head_timeout",
+            Self::Overloaded(_) => "overloaded",
             Self::Maintenance => "maintenance",
             Self::NoInstance(_) => "no_instance",
             Self::AtCapacity => "at_capacity",
@@ -177,6 +209,7 @@ impl Refusal {
             Self::BadAnswer => "bad_answer",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::NotReady(_) => "not_ready",
+            Self::Again(again) => again.code(),
             Self::LogUnwritable => "log_unwritable",
             Self::NoService(_) => "no_service",
             Self::ServiceFailed(_) => "service_failed",
@@ -195,10 +228,11 @@ impl Refusal {
                 Some(Duration::from_secs(seconds.unsigned_abs()))
             }
             Self::Maintenance => Some(Duration::from_secs(60)),
+            Self::Again(again) => again.retry_after(),
             Self::NoInstance(_) | Self::NoService(_) => Some(Duration::from_secs(10)),
             Self::TooManyAtOnce { .. }
             | Self::AtCapacity
-            | Self::Overloaded
+            | Self::Overloaded(_)
             | Self::NotReady(_)
             | Self::LogUnwritable => Some(Duration::from_secs(1)),
             Self::UnknownChute
@@ -216,6 +250,8 @@ impl Refusal {
             | Self::RefusedByInstance(_)
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout
+            | Self::HeadTooLarge { .. }
+            | Self::HeadTimeout
             | Self::Exhausted
             | Self::EmptyAnswer
             | Self::BadAnswer
@@ -303,7 +339,11 @@ impl Refusal {
             }
             Self::BodyTooLarge { limit } => format!("request body is larger than {limit} bytes"),
             Self::BodyTimeout => "the request body did not arrive in time".into(),
-            Self::Overloaded => "too many large requests at the moment, try again".into(),
+            Self::HeadTooLarge { bytes, fields } => {
+                format!("the request head is larger than {bytes} bytes or has more than {fields} fields")
+            }
+            Self::HeadTimeout => "the request head did not arrive in time".into(),
+            Self::Overloaded(scarce) => format!("{}, try again", scarce.words()),
             Self::Maintenance => "model is under maintenance".into(),
             Self::NoInstance(chute) => format!("No instances available (yet) for chute_id='{chute}'"),
             Self::AtCapacity => "Infrastructure is at maximum capacity, try again later".into(),
@@ -312,11 +352,24 @@ impl Refusal {
             Self::BadAnswer => "the instance answered with something unreadable".into(),
             Self::UpstreamTimeout => "the instances did not answer in time".into(),
             Self::NotReady(what) => format!("the service is starting or degraded: {what}"),
+            Self::Again(again) => again.words().into(),
             Self::LogUnwritable => "the service cannot record calls at the moment".into(),
             Self::NoService(host) => format!("nothing serves the host {host} at the moment"),
             Self::ServiceFailed(host) => format!("the service behind {host} broke off"),
             Self::ServiceTimeout(host) => format!("the service behind {host} did not answer in time"),
             Self::Internal => "internal error".into(),
+        }
+    }
+}
+
+impl Scarce {
+    /// How messages name it.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Places => "too many calls at the moment",
+            Self::Bodies => "too many large requests at the moment",
+            Self::Memory => "the service is short of memory at the moment",
+            Self::Processor => "the service is overloaded at the moment",
         }
     }
 }

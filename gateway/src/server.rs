@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use pingora::proxy::http_proxy_service;
+use pingora::listeners::Listeners;
+use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::listening::Service as Listening;
+use protocol::sealing::DirectoryKey;
 use protocol::session::SessionVerifier;
 use protocol::signing::Keypair;
 use tracing::info;
@@ -21,8 +23,13 @@ use crate::call::{Calls, Patience};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::edge::admission::Admission;
+use crate::edge::connections::{Connections, Limits as ConnectionLimits};
+use crate::edge::memory::Memory;
+use crate::edge::{BeforeTls, Door};
 use crate::forward::Services;
 use crate::host::Hosts;
+use crate::idempotent::{self, Answers};
 use crate::internal::Internal;
 use crate::lifecycle::{Lifecycle, Stop};
 use crate::limit::{Allowance, Limits, Quota};
@@ -52,6 +59,8 @@ struct Parts {
     quota: Arc<Quota>,
     places: Arc<Places>,
     certificates: Arc<Certificates>,
+    memory: Arc<Memory>,
+    admission: Arc<Admission>,
     log: UsageLog,
     strikes: Strikes,
     reporter: Arc<Reporter>,
@@ -72,13 +81,10 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     listening.add_tcp(&config.internal.to_string());
     listening.threads = Some(1);
     server.add_service(listening);
-    let mut edge = http_proxy_service(&server.configuration, parts.proxy(config)?);
-    for address in &config.https {
-        edge.add_tls_with_settings(&address.to_string(), None, parts.certificates.listener()?);
-    }
-    for address in &config.http {
-        edge.add_tcp(&address.to_string());
-    }
+    let mut proxy = HttpProxy::new(parts.proxy(config)?, server.configuration.clone());
+    proxy.handle_init_modules();
+    let door = Door::new(proxy, &config.edge, parts.admission.clone(), parts.metrics.clone());
+    let edge = Listening::with_listeners("edge".into(), parts.listeners(config)?, door);
     server.add_service(lifecycle.accepting(edge));
     info!(domain = config.domain, "starting");
     server.run(RunArgs { shutdown_signal: Box::new(Stop(lifecycle.clone())) });
@@ -94,6 +100,7 @@ impl Parts {
         let log = UsageLog::open(log_settings(config), clock, metrics.clone()).context("opening the record log")?;
         let redis = redis::Client::open(config.redis_url.as_str()).context("reading the Redis address")?;
         let (strikes, reporter) = strikes::channel(redis);
+        let memory = Arc::new(memory(config, &metrics)?);
         let default = Allowance { per_minute: config.limits.rate_per_minute, at_once: config.limits.max_concurrent };
         Ok(Self {
             clock,
@@ -103,6 +110,8 @@ impl Parts {
             quota: Arc::new(Quota::new(principals.clone(), log.writer())),
             places: Arc::new(Places::new(config.instances.strike)),
             certificates: Certificates::load(&config.certificates, &config.domain)?,
+            admission: admission(config, &memory, &metrics),
+            memory,
             principals,
             metrics,
             log,
@@ -111,11 +120,25 @@ impl Parts {
         })
     }
 
+    fn listeners(&self, config: &Config) -> anyhow::Result<Listeners> {
+        let mut listeners = Listeners::new();
+        for address in &config.https {
+            listeners.add_tls_with_settings(&address.to_string(), None, self.certificates.listener()?);
+        }
+        for address in &config.http {
+            listeners.add_tcp(&address.to_string());
+        }
+        listeners.set_pre_tls_callback(Arc::new(BeforeTls(self.admission.clone())));
+        Ok(listeners)
+    }
+
     fn proxy(&self, config: &Config) -> anyhow::Result<Proxy> {
         Ok(Proxy {
             hosts: Hosts::new(&config.domain),
             services: services(config),
             calls: self.calls(config)?,
+            admission: self.admission.clone(),
+            largest_head: config.edge.largest(),
             lifecycle: self.lifecycle.clone(),
             client_silence: config.client.client_silence,
             client_stall: config.client.client_stall,
@@ -137,6 +160,7 @@ impl Parts {
             places: self.places.clone(),
             instances: Network::new(config.instances.source, config.instances.connect),
             rerolls: Rerolls::new(config.calls.rerolls, config.calls.reroll),
+            answers: self.answers(config)?,
             log: self.log.clone(),
             strikes: self.strikes.clone(),
             signer: Arc::new(signer),
@@ -148,6 +172,12 @@ impl Parts {
             },
             metrics: self.metrics.clone(),
         })
+    }
+
+    fn answers(&self, config: &Config) -> anyhow::Result<Arc<Answers>> {
+        let key = DirectoryKey::from_hex(config.directory_key.reveal()).context("reading the directory key")?;
+        let (principals, metrics) = (self.principals.clone(), self.metrics.clone());
+        Ok(Arc::new(Answers::new(principals, key.answer_key(), metrics, answer_settings(config))))
     }
 
     fn internal(&self, config: &Config) -> Internal {
@@ -175,6 +205,8 @@ impl Parts {
         server.add_service(lifecycle.duty("directory", move |stop| until(stop, directory.clone().follow())));
         let principals = self.principals.clone();
         server.add_service(lifecycle.duty("principals", move |stop| until(stop, principals.clone().follow())));
+        let memory = self.memory.clone();
+        server.add_service(lifecycle.duty("memory", move |stop| until(stop, memory.clone().follow())));
         let certificates = self.certificates.clone();
         server.add_service(lifecycle.duty("certificates", move |stop| certificates.clone().follow(stop)));
         let reporter = self.reporter.clone();
@@ -210,6 +242,21 @@ async fn forget_instances(places: Arc<Places>, directory: Arc<Directory>) {
     }
 }
 
+fn memory(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Memory> {
+    let edge = &config.edge;
+    Memory::new(edge.memory_budget, edge.memory_no_calls, edge.memory_no_connections, metrics.clone())
+}
+
+fn admission(config: &Config, memory: &Arc<Memory>, metrics: &Arc<Metrics>) -> Arc<Admission> {
+    let limits = ConnectionLimits {
+        all: config.edge.max_connections,
+        per_address: config.edge.max_connections_per_address,
+        exempt: config.client.trusted_peers.clone(),
+    };
+    let connections = Connections::new(limits, metrics.edge.connections.clone());
+    Admission::new(config.edge.max_lag, connections, memory.clone(), metrics.clone())
+}
+
 fn clock(config: &Config) -> Clock {
     #[cfg(debug_assertions)]
     let clock = Clock::ahead(config.clock_offset);
@@ -228,6 +275,16 @@ fn services(config: &Config) -> Services {
         ws: config.ws_upstream,
         events: config.events_upstream,
         trusted: config.client.trusted_peers.clone(),
+    }
+}
+
+fn answer_settings(config: &Config) -> idempotent::Settings {
+    idempotent::Settings {
+        keep: config.calls.idempotent,
+        largest: config.calls.idempotent_answer,
+        total: config.calls.idempotent_answers,
+        run_on: config.calls.idempotent_run_on,
+        claim: config.calls.idempotent_claim,
     }
 }
 

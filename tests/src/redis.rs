@@ -150,9 +150,9 @@ fn users_file(secrets: &Secrets) -> String {
     );
     let gateway = format!(
         "user gateway on >{password} resetkeys resetchannels {readable} %R~{directory} %R~{marks} ~{usage} ~{strikes} \
-         ~signature:* ~conn:* &{changed} -@all {connection} +client|tracking +client|caching +get +getrange +mget +hget +hmget \
+         ~signature:* ~idempotent:* ~conn:* &{changed} -@all {connection} +client|tracking +client|caching +get +getrange +mget +hget +hmget \
          +hgetall +exists +set +xadd +xlen +hset +hdel +expire +pexpire +del +subscribe +unsubscribe +info +time \
-         +multi +exec +discard",
+         +multi +exec +discard +eval",
         password = secrets.redis_gateway,
     );
     format!("user default off nopass resetkeys resetchannels -@all\n{control}\n{gateway}\n")

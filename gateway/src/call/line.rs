@@ -104,7 +104,7 @@ impl<'a, D: Downstream> Line<'a, D> {
 
     async fn tell_alive(&mut self) -> Result<(), Gone> {
         self.begin().await?;
-        self.client.write(ALIVE).await?;
+        self.client.remark(ALIVE).await?;
         self.heard = Instant::now();
         Ok(())
     }

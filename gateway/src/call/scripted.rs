@@ -18,6 +18,8 @@ pub(super) struct ScriptedClient {
     pub(super) pace: Duration,
     pub(super) waits: bool,
     pub(super) leaves: bool,
+    /// Takes nothing of an answer.
+    pub(super) refuses: bool,
     pub(super) written: Vec<Bytes>,
     pub(super) ended: bool,
     pub(super) closes: bool,
@@ -55,6 +57,9 @@ impl Downstream for ScriptedClient {
     }
 
     async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
+        if self.refuses {
+            return Err(Gone);
+        }
         self.written.push(piece);
         Ok(())
     }

@@ -20,4 +20,24 @@ pub struct Calls {
     /// How long an answered prompt is remembered.
     #[arg(long, env = "GATEWAY_REROLL_SECONDS", default_value = "1200", value_parser = seconds)]
     pub reroll: Duration,
+
+    /// How long the answer to a call with an `Idempotency-Key` is kept for whoever repeats it.
+    #[arg(long, env = "GATEWAY_IDEMPOTENT_SECONDS", default_value = "600", value_parser = seconds)]
+    pub idempotent: Duration,
+
+    /// Largest answer in bytes that is kept.
+    #[arg(long, env = "GATEWAY_IDEMPOTENT_ANSWER", default_value = "262144")]
+    pub idempotent_answer: usize,
+
+    /// Bytes of all answers of this process that are kept.
+    #[arg(long, env = "GATEWAY_IDEMPOTENT_ANSWERS", default_value = "268435456")]
+    pub idempotent_answers: usize,
+
+    /// How long a call with an `Idempotency-Key` goes on without its client.
+    #[arg(long, env = "GATEWAY_IDEMPOTENT_RUN_ON_SECONDS", default_value = "300", value_parser = seconds)]
+    pub idempotent_run_on: Duration,
+
+    /// How long a call with an `Idempotency-Key` is taken to run after its gateway was last heard of.
+    #[arg(long, env = "GATEWAY_IDEMPOTENT_CLAIM_SECONDS", default_value = "60", value_parser = seconds)]
+    pub idempotent_claim: Duration,
 }

@@ -8,6 +8,7 @@ mod control_stand_in;
 mod directory;
 mod edge;
 mod freezing_proxy;
+mod idempotent;
 mod instance;
 mod keepalive;
 mod limit;
