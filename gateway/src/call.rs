@@ -52,7 +52,7 @@ use crate::usage::UsageLog;
 const PURPOSE: &str = "chutes";
 
 /// Bytes from which sealing and opening is heavy work, some tenths of a millisecond.
-const HEAVY: usize = 256 << 10;
+pub(crate) const HEAVY: usize = 256 << 10;
 
 /// What serves calls.
 pub struct Calls<I> {
@@ -175,7 +175,8 @@ impl<I: Instances> Calls<I> {
         let _in_flight = self.metrics.calls.enter();
         match self.admit(request, &mut stamp, client).await {
             Ok(mut job) => match job.asked.take() {
-                Some(asked) => self.once(job, asked, client).await,
+                // Apart, so that other calls need no memory for it.
+                Some(asked) => Box::pin(self.once(job, asked, client)).await,
                 None => drop(self.attempt(job, client).await),
             },
             Err(Turned::Refused(refusal)) => self.turn_away(&refusal, stamp, client).await,

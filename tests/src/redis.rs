@@ -181,6 +181,10 @@ mod tests {
         assert!(answer(&redis, User::Gateway, &["HGETALL", "user:x"]).await.is_ok());
         assert!(answer(&redis, User::Gateway, &["HSET", "user:x", "v", "2"]).await.is_err());
         assert!(answer(&redis, User::Gateway, &["FLUSHALL"]).await.is_err());
+        let write = "return redis.call('SET', KEYS[1], 'x', 'PX', 1000)";
+        assert!(answer(&redis, User::Gateway, &["EVAL", write, "1", "idempotent:x"]).await.is_ok());
+        assert!(answer(&redis, User::Gateway, &["EVAL", write, "1", "user:x"]).await.is_err());
+        assert!(answer(&redis, User::Control, &["GET", "idempotent:x"]).await.is_err());
         assert!(answer(&redis, User::Gateway, &["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "user:"]).await.is_ok());
         assert!(answer(&redis, User::Control, &["CONFIG", "GET", "port"]).await.is_err());
         let nobody = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();

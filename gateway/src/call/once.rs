@@ -59,8 +59,8 @@ impl<I: Instances> Calls<I> {
             }
         }
         let settings = self.answers.settings;
-        let mut recording = Recording::new(client, settings.run_on, settings.largest, self.answers.take_room());
-        let outcome = self.answers.hold(&claim, self.attempt(job, &mut recording)).await;
+        let mut recording = Recording::new(client, settings.run_on, settings.largest, self.answers.room(&claim));
+        let outcome = self.answers.hold(&claim, Box::pin(self.attempt(job, &mut recording))).await;
         self.answers.settle(claim, outcome, recording.into_answer()).await;
     }
 

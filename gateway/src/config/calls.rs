@@ -26,10 +26,10 @@ pub struct Calls {
     pub idempotent: Duration,
 
     /// Largest answer in bytes that is kept.
-    #[arg(long, env = "GATEWAY_IDEMPOTENT_ANSWER", default_value = "262144")]
+    #[arg(long, env = "GATEWAY_IDEMPOTENT_ANSWER", default_value = "2097152")]
     pub idempotent_answer: usize,
 
-    /// Bytes of all answers of this process that are kept.
+    /// Bytes of all answers of this process that are kept, an eighth of them at most for one user.
     #[arg(long, env = "GATEWAY_IDEMPOTENT_ANSWERS", default_value = "268435456")]
     pub idempotent_answers: usize,
 

@@ -10,10 +10,12 @@ use protocol::keys::Key;
 use protocol::sealing::{AnswerDigest, AnswerKey};
 use protocol::usage::Outcome;
 use redis::ToRedisArgs;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::entry::{Answer, Entry, State, remains};
 use super::room::{Room, Share};
+use crate::call::HEAVY;
 use crate::metrics::Metrics;
 use crate::principals::Principals;
 use crate::refusal::Refusal;
@@ -60,6 +62,7 @@ pub struct Answers {
 
 /// A request that must not be served twice: its name for the call, and all it says.
 pub struct Asked {
+    user: UserId,
     name: AnswerDigest,
     fingerprint: AnswerDigest,
 }
@@ -91,7 +94,7 @@ impl Answers {
     pub fn asked(&self, user: UserId, key: &str, request: &[&[u8]]) -> Asked {
         let name = self.key.digest(&[b"name", user.0.as_bytes(), key.as_bytes()]);
         let fingerprint = self.key.digest(&[&[b"request".as_slice()], request].concat());
-        Asked { name, fingerprint }
+        Asked { user, name, fingerprint }
     }
 
     /// Claims a call, unless it was made or is being made.
@@ -100,11 +103,11 @@ impl Answers {
     /// When it must not be made again and there is no answer to give, or that cannot be known at the moment.
     pub async fn claim(&self, asked: Asked) -> Result<Found, Refusal> {
         let counted = |result: &'static str| self.metrics.calls.idempotent.with_label_values(&[result]).inc();
-        let Some(share) = self.room.take(SMALL, Instant::now()) else {
+        let Some(share) = self.room.take(asked.user, SMALL, Instant::now()) else {
             counted("refused");
             return Err(Refusal::NotReady("too many calls with an Idempotency-Key at the moment"));
         };
-        let sealed = self.seal(&asked, State::Running);
+        let sealed = self.seal(&asked, State::Running).await?;
         let mut set = redis::cmd("SET");
         set.arg(Key::idempotent(&asked.name).as_str()).arg(&sealed).arg("NX").arg("GET");
         set.arg("PX").arg(millis(self.settings.claim));
@@ -114,8 +117,7 @@ impl Answers {
             counted("made");
             return Ok(Found::Nothing(Claim { asked, sealed, share }));
         };
-        let entry = self.key.open(&held, &asked.name).ok().and_then(|text| Entry::from_text(&text));
-        let entry = entry.ok_or_else(|| {
+        let entry = self.open(held, asked.name).await?.ok_or_else(|| {
             tracing::error!("redis holds an answer that cannot be opened");
             Refusal::NotReady("the answer of before cannot be read")
         })?;
@@ -133,16 +135,20 @@ impl Answers {
         }
     }
 
-    /// Room for a recording beside that of its claim.
-    pub fn take_room(&self) -> Option<Share> {
-        self.room.take(0, Instant::now())
+    /// Room for the answer to a claimed call, which grows with it.
+    pub fn room(&self, claim: &Claim) -> Option<Share> {
+        self.room.take(claim.asked.user, 0, Instant::now())
     }
 
     /// Writes down what came of a claimed call. While Redis is away it is tried again as long as the claim is good.
     pub async fn settle(&self, claim: Claim, outcome: Option<Outcome>, recording: Option<(Answer, Share)>) {
         let (kept, recorded) = recording.unzip();
         let remains = remains(outcome, kept);
-        let text = remains.map_or_else(Vec::new, |state| self.seal(&claim.asked, state));
+        let text = match remains {
+            // A defect of ours makes nobody pay twice: the claim then stays.
+            Some(state) => self.seal(&claim.asked, state).await.unwrap_or_else(|_| claim.sealed.clone()),
+            None => Vec::new(),
+        };
         let until = Instant::now() + self.settings.claim;
         loop {
             match self.replace(&claim, &text, self.settings.keep).await {
@@ -164,8 +170,19 @@ impl Answers {
         }
     }
 
-    fn seal(&self, asked: &Asked, state: State) -> Vec<u8> {
-        self.key.seal(&Entry { fingerprint: asked.fingerprint, state }.to_text(), &asked.name)
+    /// Seals an entry; a large one off the threads that relay streams.
+    async fn seal(&self, asked: &Asked, state: State) -> Result<Vec<u8>, Refusal> {
+        let heavy = matches!(&state, State::Answered(answer) if answer.body.len() >= HEAVY);
+        let (key, name, entry) = (self.key.clone(), asked.name, Entry { fingerprint: asked.fingerprint, state });
+        let seal = move || key.seal(&entry.to_text(), &name);
+        if heavy { spawn_blocking(seal).await.map_err(|_| Refusal::Internal) } else { Ok(seal()) }
+    }
+
+    /// Opens an entry, none if it is none of ours; a large one off the threads that relay streams.
+    async fn open(&self, sealed: Vec<u8>, name: AnswerDigest) -> Result<Option<Entry>, Refusal> {
+        let (key, heavy) = (self.key.clone(), sealed.len() >= HEAVY);
+        let open = move || key.open(&sealed, &name).ok().and_then(|text| Entry::from_text(&text));
+        if heavy { spawn_blocking(open).await.map_err(|_| Refusal::Internal) } else { Ok(open()) }
     }
 
     async fn renew(&self, claim: &Claim) -> Infallible {

@@ -71,8 +71,11 @@ async fn a_prompt_that_was_answered_before_is_marked_unless_the_gateway_is_told_
         let platform = Platform::start(&[&scripted], Wishes { settings, ..Wishes::default() }).await;
         let asked_otherwise = chat(false).replace("hello", "hullo");
         let colder = chat(false).replace("\"stream\"", "\"temperature\":0,\"stream\"");
+        // On one connection the next call is read when the one before is over for good.
+        let mut raw = Raw::connect(&platform).await;
         for body in [&chat(false), &chat(false), &colder, &asked_otherwise] {
-            ask(&platform, "POST", "llm-chute", CHAT, body).await;
+            raw.send(&request(&platform, "POST", "llm-chute", CHAT, body)).await;
+            raw.answer().await;
         }
         let records = platform.records(4).await;
         assert_eq!(records.iter().map(|record| record.admission.reroll).collect::<Vec<_>>(), marks);

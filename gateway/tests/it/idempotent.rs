@@ -230,7 +230,7 @@ async fn an_answer_that_is_too_large_is_delivered_but_not_kept_and_not_made_agai
 #[tokio::test]
 async fn without_room_for_answers_only_calls_with_a_key_are_refused() {
     let scripted = Scripted::start([Act::Stream(answer())]).await;
-    let platform = Platform::start(&[&scripted], wishes(&["--idempotent-answers=1000"])).await;
+    let platform = Platform::start(&[&scripted], wishes(&["--idempotent-answers=8000"])).await;
     let got = call_at(platform.http, &platform, "key-1", &chat(true)).await;
     assert_eq!((got.status, got.field("retry-after")), (503, Some("1")));
     assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(true)).await.status, 200);

@@ -91,7 +91,7 @@ impl Platform {
         let process = launch([http, https, internal], &redis, folder.path(), api, &wishes.settings);
         let secret = key.reveal().to_owned();
         let platform = Self { redis, http, https, internal, key: secret, llm, authority, process, folder };
-        wait_until_ready([http, https, internal]).await;
+        wait_until_ready([platform.http, platform.https, platform.internal]).await;
         platform
     }
 

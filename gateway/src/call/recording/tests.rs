@@ -16,7 +16,9 @@ fn head() -> Head {
 }
 
 fn recording(client: &mut ScriptedClient, room: usize) -> Recording<'_, ScriptedClient> {
-    let share = Room::new(room).take(0, std::time::Instant::now());
+    let user = protocol::ids::UserId::random();
+    // One user has an eighth of it.
+    let share = Room::new(room * 8).take(user, 0, std::time::Instant::now());
     Recording::new(client, RUN_ON, LARGEST, share)
 }
 
