@@ -170,6 +170,7 @@ fn redis_names_stand_in_one_file() {
         "\"lease:",
         "\"load:",
         "\"signature:",
+        "\"idempotent:",
         "\"strikes\"",
     ];
     let broken: Vec<String> = sources()

@@ -1,5 +1,6 @@
 //! Every setting of the program, typed and documented; read once, before any port is opened.
 
+mod calls;
 mod client;
 mod edge;
 mod instances;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+pub use self::calls::Calls;
 pub use self::client::Client;
 pub use self::edge::Edge;
 pub use self::instances::Instances;
@@ -93,6 +95,10 @@ pub struct Config {
     /// The clients' side.
     #[command(flatten)]
     pub client: Client,
+
+    /// How calls are answered.
+    #[command(flatten)]
+    pub calls: Calls,
 
     /// The edge itself.
     #[command(flatten)]

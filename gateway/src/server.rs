@@ -10,6 +10,7 @@ use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::listening::Service as Listening;
+use protocol::sealing::DirectoryKey;
 use protocol::session::SessionVerifier;
 use protocol::signing::Keypair;
 use tracing::info;
@@ -29,6 +30,7 @@ use crate::edge::memory::Memory;
 use crate::edge::{BeforeTls, Door};
 use crate::forward::{DEAD_PEERS, Services};
 use crate::host::Hosts;
+use crate::idempotent::{self, Answers};
 use crate::internal::Internal;
 use crate::lease::{Desk, Instances, Leases, Loads};
 use crate::lifecycle::{Lifecycle, Stop};
@@ -36,6 +38,7 @@ use crate::limit::{Allowance, Limits, Quota};
 use crate::metrics::Metrics;
 use crate::principals::Principals;
 use crate::proxy::Proxy;
+use crate::reroll::Rerolls;
 use crate::strikes::{self, Reporter, Strikes};
 use crate::tls::Certificates;
 use crate::usage::{self, UsageLog};
@@ -172,6 +175,8 @@ impl Parts {
             intake: Intake::new(config.client.max_body, config.client.max_bodies, config.client.body_seconds),
             places: self.places.clone(),
             instances: Network::new(config.instances.source, config.instances.connect),
+            rerolls: Rerolls::new(config.calls.rerolls, config.calls.reroll),
+            answers: self.answers(config)?,
             log: self.log.clone(),
             strikes: self.strikes.clone(),
             signer: Arc::new(signer),
@@ -180,9 +185,16 @@ impl Parts {
                 attempt: config.instances.attempt,
                 idle: config.instances.idle,
                 largest: config.instances.max_answer,
+                keepalive: Some(config.calls.keepalive).filter(|pulse| !pulse.is_zero()),
             },
             metrics: self.metrics.clone(),
         })
+    }
+
+    fn answers(&self, config: &Config) -> anyhow::Result<Arc<Answers>> {
+        let key = DirectoryKey::from_hex(config.directory_key.reveal()).context("reading the directory key")?;
+        let (principals, metrics) = (self.principals.clone(), self.metrics.clone());
+        Ok(Arc::new(Answers::new(principals, key.answer_key(), metrics, answer_settings(config))))
     }
 
     fn internal(&self, config: &Config) -> Internal {
@@ -306,6 +318,16 @@ fn services(config: &Config) -> Services {
         ws: config.ws_upstream,
         events: config.events_upstream,
         trusted: config.client.trusted_peers.clone(),
+    }
+}
+
+fn answer_settings(config: &Config) -> idempotent::Settings {
+    idempotent::Settings {
+        keep: config.calls.idempotent,
+        largest: config.calls.idempotent_answer,
+        total: config.calls.idempotent_answers,
+        run_on: config.calls.idempotent_run_on,
+        claim: config.calls.idempotent_claim,
     }
 }
 

@@ -10,6 +10,7 @@ mod http2;
 mod lanes;
 mod instances;
 mod limits;
+mod idempotent;
 mod load;
 mod openai;
 mod operator;

@@ -67,6 +67,11 @@ impl Scene {
         .await
     }
 
+    /// With gateways of which one setting is not the default.
+    pub(crate) async fn with_setting(name: &str, value: &str) -> Self {
+        Self::with(|options| options.gateway_settings.push((name.into(), value.into()))).await
+    }
+
     /// With other options.
     pub(crate) async fn with(adapt: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! A gateway process with everything it needs around it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -87,32 +88,10 @@ impl Platform {
         let authority = certificates(&folder.path().join("certificates"));
         let [http, https, internal] = [free_port(), free_port(), free_port()];
         let api = wishes.api.unwrap_or_else(|| ([127, 0, 0, 1], 9).into());
-        let process = Command::new(env!("CARGO_BIN_EXE_gateway"))
-            .args(["--domain", DOMAIN, "--redis-url", &redis.url(), "--control-url", "http://127.0.0.1:9"])
-            .args(["--http", &format!("127.0.0.1:{http}"), "--https", &format!("127.0.0.1:{https}")])
-            .args(["--internal", &format!("127.0.0.1:{internal}"), "--internal-credential", "internal"])
-            .args(["--directory-key", &DIRECTORY_KEY.repeat(32), "--call-key-seed", &CALL_SEED.repeat(32)])
-            .args([
-                "--session-public-key",
-                SESSION_KEY,
-                "--threads",
-                "2",
-                "--log",
-                "warn",
-                "--api-upstream",
-                &api.to_string(),
-            ])
-            .arg("--certificates")
-            .arg(folder.path().join("certificates"))
-            .arg("--log-folder")
-            .arg(folder.path().join("log"))
-            .args(wishes.settings)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let process = launch([http, https, internal], &redis, folder.path(), api, &wishes.settings);
         let secret = key.reveal().to_owned();
         let platform = Self { redis, http, https, internal, key: secret, llm, authority, process, folder };
-        platform.wait_until_ready().await;
+        wait_until_ready([platform.http, platform.https, platform.internal]).await;
         platform
     }
 
@@ -180,25 +159,78 @@ impl Platform {
         self.authority = certificates(&self.folder.path().join("certificates"));
     }
 
-    /// Whether both public ports are open; they are opened beside the internal one, in no order.
-    async fn listens(&self) -> bool {
-        let (http, https) =
-            (TcpStream::connect(("127.0.0.1", self.http)).await, TcpStream::connect(("127.0.0.1", self.https)).await);
-        http.is_ok() && https.is_ok()
+    /// Starts a second gateway on the same Redis, and waits until it serves.
+    pub(crate) async fn second(&self, settings: &[String]) -> Second {
+        let ports = [free_port(), free_port(), free_port()];
+        let api = ([127, 0, 0, 1], 9).into();
+        let process = launch(ports, &self.redis, self.folder.path(), api, settings);
+        wait_until_ready(ports).await;
+        Second { http: ports[0], process }
     }
 
-    async fn wait_until_ready(&self) {
-        let client = reqwest::Client::builder().build().unwrap();
-        let health = format!("http://127.0.0.1:{}/health", self.internal);
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        loop {
-            let answer = client.get(&health).send().await;
-            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) && self.listens().await {
-                return;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "the gateway is not ready: {answer:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    /// Kills the gateway as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// A gateway beside that of a platform.
+pub(crate) struct Second {
+    /// Port of plain HTTP.
+    pub(crate) http: u16,
+    process: Child,
+}
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts a gateway on its ports for plain HTTP, TLS and internal use.
+fn launch(
+    [http, https, internal]: [u16; 3],
+    redis: &RedisServer,
+    folder: &Path,
+    api: std::net::SocketAddr,
+    settings: &[String],
+) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_gateway"))
+        .args(["--domain", DOMAIN, "--redis-url", &redis.url(), "--control-url", "http://127.0.0.1:9"])
+        .args(["--http", &format!("127.0.0.1:{http}"), "--https", &format!("127.0.0.1:{https}")])
+        .args(["--internal", &format!("127.0.0.1:{internal}"), "--internal-credential", "internal"])
+        .args(["--directory-key", &DIRECTORY_KEY.repeat(32), "--call-key-seed", &CALL_SEED.repeat(32)])
+        .args(["--session-public-key", SESSION_KEY, "--threads", "2", "--log", "warn"])
+        .args(["--api-upstream", &api.to_string()])
+        .arg("--certificates")
+        .arg(folder.join("certificates"))
+        .arg("--log-folder")
+        .arg(folder.join("log"))
+        .args(settings)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Whether both public ports are open; they are opened beside the internal one, in no order.
+async fn listens(http: u16, https: u16) -> bool {
+    let (http, https) = (TcpStream::connect(("127.0.0.1", http)).await, TcpStream::connect(("127.0.0.1", https)).await);
+    http.is_ok() && https.is_ok()
+}
+
+async fn wait_until_ready([http, https, internal]: [u16; 3]) {
+    let client = reqwest::Client::builder().build().unwrap();
+    let health = format!("http://127.0.0.1:{internal}/health");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = client.get(&health).send().await;
+        if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) && listens(http, https).await {
+            return;
         }
+        assert!(tokio::time::Instant::now() < deadline, "the gateway is not ready: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -325,7 +357,7 @@ fn instance(scripted: &Scripted) -> Instance {
 }
 
 /// Writes a wildcard certificate and says by whom it is signed.
-fn certificates(folder: &std::path::Path) -> String {
+fn certificates(folder: &Path) -> String {
     std::fs::create_dir_all(folder).unwrap();
     let signed = rcgen::generate_simple_self_signed([format!("*.{DOMAIN}")]).unwrap();
     std::fs::write(folder.join(format!("_.{DOMAIN}.crt")), signed.cert.pem()).unwrap();
