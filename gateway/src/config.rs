@@ -4,6 +4,7 @@ mod client;
 mod instances;
 mod limits;
 mod record;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub use self::client::Client;
 pub use self::instances::Instances;
 pub use self::limits::Limits;
 pub use self::record::Record;
+pub use self::upgrade::Upgrade;
 
 /// The edge: TLS, who, how much, where to, stream, record.
 #[derive(Parser)]
@@ -103,6 +105,10 @@ pub struct Config {
     /// The record log.
     #[command(flatten)]
     pub record: Record,
+
+    /// The change from one process to the next.
+    #[command(flatten)]
+    pub upgrade: Upgrade,
 
     /// What is logged, as directives of `tracing`.
     #[arg(long, env = "GATEWAY_LOG", default_value = "info")]

@@ -6,6 +6,7 @@ pub mod body;
 pub mod call;
 pub mod clock;
 pub mod config;
+pub mod connection;
 pub mod directory;
 #[cfg(test)]
 mod fixture;
@@ -25,4 +26,5 @@ pub mod server;
 pub mod strikes;
 pub mod telemetry;
 pub mod tls;
+pub mod upgrade;
 pub mod usage;

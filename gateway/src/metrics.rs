@@ -3,6 +3,7 @@
 mod calls;
 mod record;
 mod register;
+mod upgrade;
 mod who;
 
 use prometheus::Registry;
@@ -10,6 +11,7 @@ use prometheus::Registry;
 pub use self::calls::{Calls, InFlight};
 pub use self::record::Record;
 use self::register::Register;
+pub use self::upgrade::Upgrade;
 pub use self::who::Who;
 
 /// The metrics of one gateway process.
@@ -22,6 +24,8 @@ pub struct Metrics {
     pub who: Who,
     /// The record of calls.
     pub record: Record,
+    /// The change from one process to the next.
+    pub upgrade: Upgrade,
 }
 
 impl Metrics {
@@ -33,6 +37,7 @@ impl Metrics {
         let registry = Registry::new();
         let register = Register(&registry);
         let (calls, who, record) = (Calls::new(register)?, Who::new(register)?, Record::new(register)?);
-        Ok(Self { registry, calls, who, record })
+        let upgrade = Upgrade::new(register)?;
+        Ok(Self { registry, calls, who, record, upgrade })
     }
 }

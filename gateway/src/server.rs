@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use pingora::proxy::http_proxy_service;
+use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::listening::Service as Listening;
@@ -20,17 +20,19 @@ use crate::call::upstream::Network;
 use crate::call::{Calls, Patience};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connection::Counted;
 use crate::directory::Directory;
 use crate::forward::Services;
 use crate::host::Hosts;
 use crate::internal::Internal;
-use crate::lifecycle::{Lifecycle, Stop};
+use crate::lifecycle::{self, Lifecycle, Stop};
 use crate::limit::{Allowance, Limits, Quota};
 use crate::metrics::Metrics;
 use crate::principals::Principals;
 use crate::proxy::Proxy;
 use crate::strikes::{self, Reporter, Strikes};
 use crate::tls::Certificates;
+use crate::upgrade::Upgrade;
 use crate::usage::{self, UsageLog};
 
 /// How long runtimes get to end once everything in them has.
@@ -54,6 +56,7 @@ struct Parts {
     log: UsageLog,
     strikes: Strikes,
     reporter: Arc<Reporter>,
+    upgrade: Arc<Upgrade>,
 }
 
 /// Runs the gateway.
@@ -66,19 +69,20 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config)?);
     server.bootstrap();
     parts.add_duties(&mut server, config)?;
-    let internal = parts.internal(config);
-    let mut listening = Listening::new("internal".into(), internal);
-    listening.add_tcp(&config.internal.to_string());
-    listening.threads = Some(1);
-    server.add_service(listening);
-    let mut edge = http_proxy_service(&server.configuration, parts.proxy(config)?);
+    let mut internal = Listening::new("internal".into(), parts.internal(config));
+    internal.add_tcp(&config.internal.to_string());
+    internal.threads = Some(1);
+    server.add_service(parts.upgrade.accepting(internal, lifecycle.unwatched()));
+    let proxy = http_proxy(&server.configuration, parts.proxy(config)?);
+    let mut edge = Listening::new("edge".into(), Counted::new(proxy, lifecycle.clone()));
     for address in &config.https {
         edge.add_tls_with_settings(&address.to_string(), None, parts.certificates.listener()?);
     }
     for address in &config.http {
         edge.add_tcp(&address.to_string());
     }
-    server.add_service(lifecycle.accepting(edge));
+    server.add_service(parts.upgrade.accepting(edge, lifecycle.stopping()));
+    parts.add_upgrade(&mut server);
     info!(domain = config.domain, "starting");
     server.run(RunArgs { shutdown_signal: Box::new(Stop(lifecycle.clone())) });
     ensure!(!lifecycle.is_broken(), "a duty ended although nobody told it to");
@@ -89,6 +93,8 @@ impl Parts {
     fn new(config: &Config) -> anyhow::Result<Self> {
         let clock = clock(config);
         let metrics = Arc::new(Metrics::new()?);
+        let addresses = [&config.https[..], &config.http, &[config.internal]].concat();
+        let upgrade = Upgrade::begin(&config.upgrade, addresses, metrics.clone())?;
         let principals = Principals::new(config, metrics.clone())?;
         let log = UsageLog::open(log_settings(config), clock, metrics.clone()).context("opening the record log")?;
         let redis = redis::Client::open(config.redis_url.as_str()).context("reading the Redis address")?;
@@ -96,7 +102,11 @@ impl Parts {
         let default = Allowance { per_minute: config.limits.rate_per_minute, at_once: config.limits.max_concurrent };
         Ok(Self {
             clock,
-            lifecycle: Lifecycle::new(config.client.drain),
+            lifecycle: Lifecycle::new(lifecycle::Patience {
+                drain: config.client.drain,
+                replaced: config.upgrade.upgrade_drain,
+                linger: config.upgrade.linger,
+            }),
             directory: Directory::new(config, clock, metrics.clone())?,
             limits: Arc::new(Limits::new(default)),
             quota: Arc::new(Quota::new(principals.clone(), log.writer())),
@@ -107,6 +117,7 @@ impl Parts {
             log,
             strikes,
             reporter,
+            upgrade,
         })
     }
 
@@ -148,16 +159,31 @@ impl Parts {
     }
 
     fn internal(&self, config: &Config) -> Internal {
+        Internal::new(config.internal_credential.clone(), self.metrics.clone(), self.missing())
+    }
+
+    /// What is missing to serve calls, at the moment of asking.
+    fn missing(&self) -> impl Fn() -> Option<&'static str> + Clone + Send + Sync + 'static {
         let (directory, metrics) = (self.directory.clone(), self.metrics.clone());
-        Internal::new(config.internal_credential.clone(), self.metrics.clone(), move || {
+        move || {
             if directory.current().is_none() {
-                return Err("the directory has not come yet");
+                Some("the directory has not come yet")
+            } else if metrics.who.principals_connected.get() == 0 {
+                Some("principals are not followed")
+            } else if metrics.record.writable.get() == 0 {
+                Some("the record log cannot be written")
+            } else {
+                None
             }
-            if metrics.who.principals_connected.get() == 0 {
-                return Err("principals are not followed");
-            }
-            if metrics.record.writable.get() == 0 { Err("the record log cannot be written") } else { Ok(()) }
-        })
+        }
+    }
+
+    fn add_upgrade(&self, server: &mut Server) {
+        let (upgrade, lifecycle, missing) = (self.upgrade.clone(), self.lifecycle.clone(), self.missing());
+        server.add_service(self.lifecycle.duty("upgrade", move |end| {
+            let (upgrade, lifecycle, missing) = (upgrade.clone(), lifecycle.clone(), missing.clone());
+            async move { upgrade.run(&lifecycle, missing, end).await }
+        }));
     }
 
     fn add_duties(&self, server: &mut Server, config: &Config) -> anyhow::Result<()> {

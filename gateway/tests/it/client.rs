@@ -46,7 +46,12 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connects to the gateway.
     pub(crate) async fn connect(platform: &Platform) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", platform.http)).await.unwrap();
+        Self::to(platform.http).await
+    }
+
+    /// Connects to a port of the gateway.
+    pub(crate) async fn to(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         Self { stream, buffer: Vec::new() }
     }
 

@@ -242,7 +242,7 @@ async fn services_that_are_not_there_and_pages_that_are_not_public_say_so() {
     }
 }
 
-fn browser(platform: &Platform, host: &str, http2: bool) -> reqwest::Client {
+pub(crate) fn browser(platform: &Platform, host: &str, http2: bool) -> reqwest::Client {
     let root = reqwest::Certificate::from_pem(platform.authority.as_bytes()).unwrap();
     let address = ([127, 0, 0, 1], platform.https).into();
     let client = reqwest::Client::builder().add_root_certificate(root).resolve(host, address);

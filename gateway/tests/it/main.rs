@@ -15,5 +15,6 @@ mod ports;
 mod principals;
 mod redis_server;
 mod signed;
+mod upgrade;
 mod usage;
 mod who;

@@ -63,8 +63,47 @@ pub(crate) struct Platform {
     pub(crate) llm: ChuteId,
     /// Certificate of the authority, PEM.
     pub(crate) authority: String,
-    process: Child,
+    process: Process,
+    arguments: Vec<String>,
     folder: TempDir,
+}
+
+/// A gateway process; dropping it kills it.
+pub(crate) struct Process(Child);
+
+impl Process {
+    fn start(arguments: &[String], log: Stdio) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+        Self(command.args(arguments).stdin(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.0.id()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// Waits until it has ended, and says whether it ended well.
+    pub(crate) async fn ended(&mut self) -> bool {
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.success();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What it logged, once it has ended; not of the first process, which logs to the test's own output.
+    pub(crate) fn log(&mut self) -> String {
+        std::io::read_to_string(self.0.stderr.take().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Platform {
@@ -87,31 +126,24 @@ impl Platform {
         let authority = certificates(&folder.path().join("certificates"));
         let [http, https, internal] = [free_port(), free_port(), free_port()];
         let api = wishes.api.unwrap_or_else(|| ([127, 0, 0, 1], 9).into());
-        let process = Command::new(env!("CARGO_BIN_EXE_gateway"))
-            .args(["--domain", DOMAIN, "--redis-url", &redis.url(), "--control-url", "http://127.0.0.1:9"])
-            .args(["--http", &format!("127.0.0.1:{http}"), "--https", &format!("127.0.0.1:{https}")])
-            .args(["--internal", &format!("127.0.0.1:{internal}"), "--internal-credential", "internal"])
-            .args(["--directory-key", &DIRECTORY_KEY.repeat(32), "--call-key-seed", &CALL_SEED.repeat(32)])
-            .args([
-                "--session-public-key",
-                SESSION_KEY,
-                "--threads",
-                "2",
-                "--log",
-                "warn",
-                "--api-upstream",
-                &api.to_string(),
-            ])
-            .arg("--certificates")
-            .arg(folder.path().join("certificates"))
-            .arg("--log-folder")
-            .arg(folder.path().join("log"))
-            .args(wishes.settings)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let mut arguments: Vec<String> = [
+            &["--domain", DOMAIN, "--redis-url", &redis.url(), "--control-url", "http://127.0.0.1:9"][..],
+            &["--http", &format!("127.0.0.1:{http}"), "--https", &format!("127.0.0.1:{https}")],
+            &["--internal", &format!("127.0.0.1:{internal}"), "--internal-credential", "internal"],
+            &["--directory-key", &DIRECTORY_KEY.repeat(32), "--call-key-seed", &CALL_SEED.repeat(32)],
+            &["--session-public-key", SESSION_KEY, "--threads", "2", "--log", "warn"],
+            &["--api-upstream", &api.to_string(), "--certificates", &path("certificates")],
+            &["--log-folder", &path("log"), "--upgrade-socket", &path("upgrade/upgrade.sock")],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+        arguments.extend(wishes.settings);
+        let process = Process::start(&arguments, Stdio::inherit());
         let secret = key.reveal().to_owned();
-        let platform = Self { redis, http, https, internal, key: secret, llm, authority, process, folder };
+        let platform = Self { redis, http, https, internal, key: secret, llm, authority, process, arguments, folder };
         platform.wait_until_ready().await;
         platform
     }
@@ -133,19 +165,50 @@ impl Platform {
 
     /// Asks the gateway to stop.
     pub(crate) fn terminate(&self) {
-        let pid = i32::try_from(self.process.id()).unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::TERM)
-            .unwrap();
+        self.process.signal(rustix::process::Signal::TERM);
     }
 
     /// Waits until the gateway has ended, and says whether it ended well.
     pub(crate) async fn ended(&mut self) -> bool {
-        loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status.success();
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        self.process.ended().await
+    }
+
+    /// Where one gateway process hands over to the next.
+    pub(crate) fn upgrade_socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("upgrade/upgrade.sock")
+    }
+
+    /// Starts another process with the same settings and these.
+    pub(crate) fn start_another(&self, settings: &[&str]) -> Process {
+        let settings = settings.iter().map(|setting| (*setting).to_owned());
+        let arguments: Vec<String> = self.arguments.iter().cloned().chain(settings).collect();
+        Process::start(&arguments, Stdio::piped())
+    }
+
+    /// Has the gateway replaced by another process; the one that is replaced.
+    pub(crate) async fn upgrade(&mut self) -> Process {
+        let path = self.folder.path().join("notify");
+        let _ = std::fs::remove_file(&path);
+        let manager = tokio::net::UnixDatagram::bind(&path).unwrap();
+        let mut next = self.start_another(&["--upgrade", "--notify-socket", path.to_str().unwrap()]);
+        let mut words = [0; 100];
+        tokio::select! {
+            heard = manager.recv(&mut words) => assert!(words[..heard.unwrap()].starts_with(b"READY=1\n")),
+            _ = next.ended() => panic!("the next gateway ended: {}", next.log()),
         }
+        std::mem::replace(&mut self.process, next)
+    }
+
+    /// Goes on with this process, once it serves.
+    pub(crate) async fn continue_with(&mut self, next: Process) {
+        self.process = next;
+        self.wait_until_ready().await;
+    }
+
+    /// Kills the gateway without a chance to tidy up.
+    pub(crate) async fn kill(&mut self) {
+        self.process.signal(rustix::process::Signal::KILL);
+        self.process.ended().await;
     }
 
     /// Gives the gateway another certificate.
@@ -172,13 +235,6 @@ impl Platform {
             assert!(tokio::time::Instant::now() < deadline, "the gateway is not ready: {answer:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-    }
-}
-
-impl Drop for Platform {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

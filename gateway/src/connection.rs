@@ -1,0 +1,98 @@
+//! One client's connection: counted while it is open, closed while it idles in a program that stops.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::server::ShutdownWatch;
+
+use crate::lifecycle::Lifecycle;
+
+/// Whether the client has asked something that is not answered yet; travels with the session to the request.
+#[derive(Clone, Default)]
+pub struct Asked(Arc<AtomicBool>);
+
+/// An application whose connections are counted while they are open.
+pub struct Counted<A> {
+    app: Arc<Patient<A>>,
+    lifecycle: Arc<Lifecycle>,
+}
+
+/// An application whose idle connections outlive the order to stop by some time.
+///
+/// The framework closes them at once, and with them requests that are on their way. Here a request that still comes is
+/// answered, with `Connection: close`; the framework sees to that.
+struct Patient<A> {
+    app: Arc<A>,
+    lifecycle: Arc<Lifecycle>,
+}
+
+impl Asked {
+    /// The head of a request has come.
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_noted(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl<A> Counted<A> {
+    /// Counts the connections of an application, and keeps the idle ones open for some time when it stops.
+    pub fn new(app: A, lifecycle: Arc<Lifecycle>) -> Self {
+        let app = Arc::new(Patient { app: Arc::new(app), lifecycle: lifecycle.clone() });
+        Self { app, lifecycle }
+    }
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Counted<A> {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _open = self.lifecycle.open();
+        self.app.process_new(stream, shutdown).await
+    }
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Patient<A> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if session.is_http2() {
+            // The framework tells the client not to ask any more, and answers what was asked.
+            return self.app.process_new_http(session, shutdown).await;
+        }
+        let asked = Asked::default();
+        session.set_connection_user_context(Some(Box::new(asked.clone())));
+        let mut stop = shutdown.clone();
+        let idled_out = async {
+            // An error means that nobody is left to tell us to stop.
+            let _ = stop.wait_for(|stop| *stop).await;
+            tokio::time::sleep(self.lifecycle.linger()).await;
+            if asked.is_noted() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            // What has come is read before the connection counts as idle.
+            biased;
+            next = self.app.process_new_http(session, shutdown) => next,
+            () = idled_out => None,
+        }
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.app.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.app.server_options()
+    }
+}
