@@ -6,7 +6,7 @@ pub mod body;
 pub mod call;
 pub mod clock;
 pub mod config;
-pub mod connection;
+
 pub mod directory;
 #[cfg(test)]
 mod fixture;
@@ -15,6 +15,7 @@ pub mod framing;
 pub mod host;
 pub mod instance;
 pub mod internal;
+pub mod leaving;
 pub mod lifecycle;
 pub mod limit;
 pub mod llm;

@@ -1,6 +1,7 @@
 //! Every metric of the program, by subject.
 
 mod calls;
+mod connections;
 mod record;
 mod register;
 mod upgrade;
@@ -9,6 +10,7 @@ mod who;
 use prometheus::Registry;
 
 pub use self::calls::{Calls, InFlight};
+pub use self::connections::{Connections, Over};
 pub use self::record::Record;
 use self::register::Register;
 pub use self::upgrade::Upgrade;
@@ -20,6 +22,8 @@ pub struct Metrics {
     pub registry: Registry,
     /// Calls and their attempts.
     pub calls: Calls,
+    /// Connections to instances.
+    pub connections: Connections,
     /// What the edge knows: chutes and principals.
     pub who: Who,
     /// The record of calls.
@@ -37,7 +41,7 @@ impl Metrics {
         let registry = Registry::new();
         let register = Register(&registry);
         let (calls, who, record) = (Calls::new(register)?, Who::new(register)?, Record::new(register)?);
-        let upgrade = Upgrade::new(register)?;
-        Ok(Self { registry, calls, who, record, upgrade })
+        let (connections, upgrade) = (Connections::new(register)?, Upgrade::new(register)?);
+        Ok(Self { registry, calls, connections, who, record, upgrade })
     }
 }

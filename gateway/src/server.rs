@@ -16,15 +16,15 @@ use tracing::info;
 use crate::auth::Auth;
 use crate::call::intake::Intake;
 use crate::call::place::Places;
-use crate::call::upstream::Network;
+use crate::call::upstream::{Bounds, Network, Pool};
 use crate::call::{Calls, Patience};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::connection::Counted;
 use crate::directory::Directory;
 use crate::forward::Services;
 use crate::host::Hosts;
 use crate::internal::Internal;
+use crate::leaving::{Counted, Patient};
 use crate::lifecycle::{self, Lifecycle, Stop};
 use crate::limit::{Allowance, Limits, Quota};
 use crate::metrics::Metrics;
@@ -57,6 +57,7 @@ struct Parts {
     strikes: Strikes,
     reporter: Arc<Reporter>,
     upgrade: Arc<Upgrade>,
+    pool: Arc<Pool>,
 }
 
 /// Runs the gateway.
@@ -74,7 +75,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     internal.threads = Some(1);
     server.add_service(parts.upgrade.accepting(internal, lifecycle.unwatched()));
     let proxy = http_proxy(&server.configuration, parts.proxy(config)?);
-    let mut edge = Listening::new("edge".into(), Counted::new(proxy, lifecycle.clone()));
+    let app = Counted::new(Patient::new(proxy, lifecycle.clone()), lifecycle.clone());
+    let mut edge = Listening::new("edge".into(), app);
     for address in &config.https {
         edge.add_tls_with_settings(&address.to_string(), None, parts.certificates.listener()?);
     }
@@ -112,6 +114,7 @@ impl Parts {
             quota: Arc::new(Quota::new(principals.clone(), log.writer())),
             places: Arc::new(Places::new(config.instances.strike)),
             certificates: Certificates::load(&config.certificates, &config.domain)?,
+            pool: Pool::new(bounds(config), metrics.clone()),
             principals,
             metrics,
             log,
@@ -145,7 +148,7 @@ impl Parts {
             quota: self.quota.clone(),
             intake: Intake::new(config.client.max_body, config.client.max_bodies, config.client.body_seconds),
             places: self.places.clone(),
-            instances: Network::new(config.instances.source, config.instances.connect),
+            instances: Network::new(config.instances.source, config.instances.connect, self.pool.clone()),
             log: self.log.clone(),
             strikes: self.strikes.clone(),
             signer: Arc::new(signer),
@@ -203,12 +206,13 @@ impl Parts {
         let reporter = self.reporter.clone();
         server.add_service(lifecycle.duty("reports", move |stop| reporter.clone().run(stop)));
         let (limits, quota, clock) = (self.limits.clone(), self.quota.clone(), self.clock);
-        let (places, directory) = (self.places.clone(), self.directory.clone());
+        let (places, pool, directory) = (self.places.clone(), self.pool.clone(), self.directory.clone());
         server.add_service(lifecycle.duty("sweep", move |stop| {
             let forget = forget_instances(places.clone(), directory.clone());
-            let sweeps = (limits.clone().sweep_always(clock), quota.clone().sweep_always(clock), forget);
+            let close = pool.clone().sweep_always(directory.clone());
+            let sweeps = (limits.clone().sweep_always(clock), quota.clone().sweep_always(clock), forget, close);
             until(stop, async move {
-                tokio::join!(sweeps.0, sweeps.1, sweeps.2);
+                tokio::join!(sweeps.0, sweeps.1, sweeps.2, sweeps.3);
             })
         }));
         Ok(())
@@ -252,6 +256,11 @@ fn services(config: &Config) -> Services {
         events: config.events_upstream,
         trusted: config.client.trusted_peers.clone(),
     }
+}
+
+fn bounds(config: &Config) -> Bounds {
+    let instances = &config.instances;
+    Bounds { keep: instances.keep, each: instances.kept_each, all: instances.kept }
 }
 
 fn log_settings(config: &Config) -> usage::Settings {

@@ -1,8 +1,8 @@
 //! The change from one gateway process to the next: who holds the listening sockets, and how they change hands.
 
 mod accepting;
-mod door;
 mod notify;
+mod private_socket;
 mod sockets;
 mod wire;
 
@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 pub use self::accepting::Accepting;
-use self::door::Door;
+use self::private_socket::PrivateSocket;
 use self::sockets::Sockets;
 use self::wire::Word;
 use crate::config;
@@ -65,7 +65,7 @@ impl Upgrade {
         addresses: Vec<SocketAddr>,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Arc<Self>> {
-        let running = settings.upgrade_socket.as_deref().map(door::is_answered).transpose()?.unwrap_or(false);
+        let running = settings.upgrade_socket.as_deref().map(private_socket::is_answered).transpose()?.unwrap_or(false);
         let opened = match (running, settings.upgrade) {
             (true, true) => None,
             (true, false) => bail!("a gateway runs here already; start with --upgrade to replace it"),
@@ -108,31 +108,30 @@ impl Upgrade {
     /// Holds the sockets as long as this process accepts connections.
     async fn hold(&self, lifecycle: &Lifecycle, missing: impl Fn() -> Option<&'static str>) -> anyhow::Result<()> {
         let mut stop = lifecycle.stopping();
-        let door = tokio::select! {
+        let socket = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
-            door = self.take_place(missing) => door?,
+            socket = self.take_place(&missing) => socket?,
         };
-        notify::ready(self.manager.as_deref());
-        match door {
-            Some(door) => tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => door.close(),
-                () = self.serve(&door) => lifecycle.replace(),
-            },
-            None => {
-                // An error means that nobody is left to tell us to stop.
-                let _ = stop.wait_for(|stop| *stop).await;
-            }
+        let announce = async {
+            until_healthy(&missing).await;
+            notify::ready(self.manager.as_deref());
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            // A gateway that is replaced leaves the hand-over socket to the next one.
+            () = self.serve(socket.as_ref()) => lifecycle.replace(),
+            _ = stop.wait_for(|stop| *stop) => socket.into_iter().for_each(PrivateSocket::close),
+            () = announce => {}
         }
         // What the framework was lent it closes itself.
         self.sockets.send_replace(None);
         Ok(())
     }
 
-    /// Until this process is healthy, accepts connections, and is the one that hands over.
-    async fn take_place(&self, missing: impl Fn() -> Option<&'static str>) -> anyhow::Result<Option<Door>> {
+    /// Until this process accepts connections and is the one that hands over.
+    async fn take_place(&self, missing: impl Fn() -> Option<&'static str>) -> anyhow::Result<Option<PrivateSocket>> {
         let opened = self.sockets.borrow().is_some();
         let origin = if opened {
-            until_healthy(&missing).await;
             Origin::Opened
         } else {
             let waited = timeout(self.within, until_healthy(&missing)).await;
@@ -146,12 +145,12 @@ impl Upgrade {
         if let Origin::Given(stream) = origin {
             self.confirm(stream).await?;
         }
-        self.path.as_deref().map(Door::open).transpose()
+        self.path.as_deref().map(PrivateSocket::open).transpose()
     }
 
     async fn take_sockets(&self) -> anyhow::Result<Origin> {
         let path = self.path.as_deref().context("there is no hand-over socket")?;
-        let taken = match door::connect(path).await? {
+        let taken = match private_socket::connect(path).await? {
             Some(mut stream) => {
                 wire::say(&mut stream, Word::Ask).await.context("asking for the sockets")?;
                 wire::take(&stream).await?.map(|given| (stream, given))
@@ -160,7 +159,9 @@ impl Upgrade {
         };
         let (sockets, origin) = match taken {
             Some((stream, given)) => (Sockets::take(&self.addresses, given)?, Origin::Given(stream)),
-            None if door::is_answered(path)? => bail!("the running gateway keeps its sockets; its log says why"),
+            None if private_socket::is_answered(path)? => {
+                bail!("the running gateway keeps its sockets; its log says why")
+            }
             None => {
                 warn!("the gateway that ran is gone, opening its addresses");
                 (Sockets::open(&self.addresses)?, Origin::Opened)
@@ -178,16 +179,17 @@ impl Upgrade {
             return Ok(());
         }
         match &self.path {
-            Some(path) if door::is_answered(path)? => bail!("the running gateway goes on; its log says why"),
+            Some(path) if private_socket::is_answered(path)? => bail!("the running gateway goes on; its log says why"),
             _ => warn!("the gateway that ran ended while it handed over"),
         }
         Ok(())
     }
 
     /// Answers whoever comes until one has taken over.
-    async fn serve(&self, door: &Door) {
+    async fn serve(&self, socket: Option<&PrivateSocket>) {
+        let Some(socket) = socket else { return std::future::pending().await };
         loop {
-            let stream = door.next().await;
+            let stream = socket.next().await;
             match self.hand_over(stream).await {
                 Ok(true) => return,
                 // Somebody looked whether a gateway runs.

@@ -33,4 +33,16 @@ pub struct Instances {
     /// How long an instance that failed is left alone before one call tries it.
     #[arg(long, env = "GATEWAY_STRIKE_SECONDS", default_value = "10", value_parser = seconds)]
     pub strike: Duration,
+
+    /// How long a connection waits for its next call: less than the 5 s after which an SDK's server closes it.
+    #[arg(long = "instance-keep", env = "GATEWAY_INSTANCE_KEEP_SECONDS", default_value = "4", value_parser = seconds)]
+    pub keep: Duration,
+
+    /// Connections to one instance that wait for their next call.
+    #[arg(long = "instance-kept-each", env = "GATEWAY_INSTANCE_KEPT_EACH", default_value = "256")]
+    pub kept_each: usize,
+
+    /// Connections to all instances that wait for their next call.
+    #[arg(long = "instance-kept", env = "GATEWAY_INSTANCE_KEPT", default_value = "4096")]
+    pub kept: usize,
 }

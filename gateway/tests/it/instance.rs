@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+
+/// Bytes of one piece of a stream without end.
+const FLOOD: usize = 16 << 10;
 
 /// What the instance does with one request.
 #[derive(Clone)]
@@ -24,6 +28,8 @@ pub(crate) enum Act {
     Stall(Vec<String>),
     /// A stream whose pieces the test sends; it ends when the test drops the sender.
     Fed(Arc<tokio::sync::Mutex<mpsc::Receiver<String>>>),
+    /// A stream without end, as fast as it is taken; counts the bytes.
+    Flood(Arc<AtomicUsize>),
     /// A JSON answer.
     Json(String),
     /// An answer with a status and type of its own.
@@ -46,6 +52,7 @@ pub(crate) struct Scripted {
     pub(crate) key: InstanceKey,
     /// What it was asked, opened.
     pub(crate) requests: Arc<Mutex<Vec<OpenedRequest>>>,
+    connections: Arc<AtomicUsize>,
     /// Connections that the other side closed while an answer was still going.
     pub(crate) abandoned: watch::Receiver<usize>,
     _running: JoinSet<()>,
@@ -78,17 +85,25 @@ impl Scripted {
         let address = listener.local_addr().unwrap();
         let (key, requests) = (InstanceKey::generate(), Arc::new(Mutex::new(Vec::new())));
         let (abandoned_sender, abandoned) = watch::channel(0);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let opened = connections.clone();
         let server =
             Arc::new(Server { key: key.clone(), requests: requests.clone(), abandoned: abandoned_sender, script });
         let serving = async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                opened.fetch_add(1, Ordering::Relaxed);
                 connections.spawn(server.clone().serve(stream));
             }
         };
         let mut running = JoinSet::new();
         running.spawn(serving);
-        Self { address, key, requests, abandoned, _running: running }
+        Self { address, key, requests, connections, abandoned, _running: running }
+    }
+
+    /// How many connections came.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// How many requests came.
@@ -132,6 +147,11 @@ impl Server {
                 false
             }
             Act::Fed(pieces) => self.feed(stream, iv, &pieces).await,
+            Act::Flood(sent) => {
+                self.flood(stream, iv, &sent).await;
+                self.abandoned.send_modify(|count| *count += 1);
+                false
+            }
             Act::Json(json) => {
                 whole(stream, 200, "application/json", seal_json_reply(&self.key, iv, json.as_bytes())).await
             }
@@ -176,6 +196,15 @@ impl Server {
                     return false;
                 }
             }
+        }
+    }
+
+    async fn flood(&self, stream: &mut TcpStream, iv: &Iv, sent: &AtomicUsize) {
+        head(stream).await;
+        let line = seal_line(&self.key, iv, crate::client::content(&"x".repeat(FLOOD)).as_bytes());
+        let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+        while stream.write_all(chunk.as_bytes()).await.is_ok() {
+            sent.fetch_add(chunk.len(), Ordering::Relaxed);
         }
     }
 

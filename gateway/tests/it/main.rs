@@ -15,6 +15,7 @@ mod ports;
 mod principals;
 mod redis_server;
 mod signed;
+mod slow;
 mod upgrade;
 mod usage;
 mod who;

@@ -163,6 +163,19 @@ impl Platform {
         }
     }
 
+    /// The memory that the gateway has in use, in bytes.
+    pub(crate) fn resident(&self) -> usize {
+        let sizes = std::fs::read_to_string(format!("/proc/{}/statm", self.process.0.id())).unwrap();
+        sizes.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
+    }
+
+    /// What the gateway says of itself.
+    pub(crate) async fn metrics(&self) -> String {
+        let url = format!("http://127.0.0.1:{}/metrics", self.internal);
+        let client = reqwest::Client::builder().build().unwrap();
+        client.get(url).bearer_auth("internal").send().await.unwrap().text().await.unwrap()
+    }
+
     /// Asks the gateway to stop.
     pub(crate) fn terminate(&self) {
         self.process.signal(rustix::process::Signal::TERM);
@@ -216,11 +229,11 @@ impl Platform {
         self.authority = certificates(&self.folder.path().join("certificates"));
     }
 
-    /// Whether both public ports are open; they are opened beside the internal one, in no order.
+    /// Whether both public ports are open, and then the hand-over socket.
     async fn listens(&self) -> bool {
-        let (http, https) =
-            (TcpStream::connect(("127.0.0.1", self.http)).await, TcpStream::connect(("127.0.0.1", self.https)).await);
-        http.is_ok() && https.is_ok()
+        TcpStream::connect(("127.0.0.1", self.http)).await.is_ok()
+            && TcpStream::connect(("127.0.0.1", self.https)).await.is_ok()
+            && tokio::net::UnixStream::connect(self.upgrade_socket()).await.is_ok()
     }
 
     async fn wait_until_ready(&self) {

@@ -16,13 +16,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 const OTHERS: u32 = 0o077;
 
 /// The private socket at which the running gateway hands over.
-pub(super) struct Door {
+pub(super) struct PrivateSocket {
     path: PathBuf,
     listener: UnixListener,
 }
 
-impl Door {
-    /// Opens it; a door that is there already is replaced.
+impl PrivateSocket {
+    /// Opens it; one that is there already is replaced.
     ///
     /// # Errors
     /// When others may enter its folder, or the system refuses.
@@ -116,17 +116,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_door_is_private_and_replaces_one_that_nobody_opens_any_more() {
+    async fn it_is_private_and_replaces_one_that_nobody_opens_any_more() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("own").join("upgrade.sock");
         assert!(!is_answered(&path).unwrap());
-        drop(Door::open(&path).unwrap());
+        drop(PrivateSocket::open(&path).unwrap());
         assert!(!is_answered(&path).unwrap(), "nobody stands behind it");
-        let door = Door::open(&path).unwrap();
+        let socket = PrivateSocket::open(&path).unwrap();
         assert!(is_answered(&path).unwrap());
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(std::fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
-        door.close();
+        socket.close();
         assert!(!path.exists());
     }
 
@@ -134,7 +134,7 @@ mod tests {
     async fn a_folder_that_others_may_enter_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o750)).unwrap();
-        let refusal = Door::open(&folder.path().join("upgrade.sock")).err().unwrap().to_string();
+        let refusal = PrivateSocket::open(&folder.path().join("upgrade.sock")).err().unwrap().to_string();
         assert!(refusal.contains("0700"), "{refusal}");
     }
 }

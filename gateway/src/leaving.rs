@@ -1,4 +1,4 @@
-//! One client's connection: counted while it is open, closed while it idles in a program that stops.
+//! Lets clients finish what they began when the program stops.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +12,9 @@ use pingora::server::ShutdownWatch;
 
 use crate::lifecycle::Lifecycle;
 
-/// Whether the client has asked something that is not answered yet; travels with the session to the request.
-#[derive(Clone, Default)]
-pub struct Asked(Arc<AtomicBool>);
-
-/// An application whose connections are counted while they are open.
+/// An application whose connections count as open until they end.
 pub struct Counted<A> {
-    app: Arc<Patient<A>>,
+    app: Arc<A>,
     lifecycle: Arc<Lifecycle>,
 }
 
@@ -26,10 +22,14 @@ pub struct Counted<A> {
 ///
 /// The framework closes them at once, and with them requests that are on their way. Here a request that still comes is
 /// answered, with `Connection: close`; the framework sees to that.
-struct Patient<A> {
+pub struct Patient<A> {
     app: Arc<A>,
     lifecycle: Arc<Lifecycle>,
 }
+
+/// Whether the head of a request has come on a connection; it travels with the session to the request.
+#[derive(Clone, Default)]
+pub struct Asked(Arc<AtomicBool>);
 
 impl Asked {
     /// The head of a request has come.
@@ -43,15 +43,21 @@ impl Asked {
 }
 
 impl<A> Counted<A> {
-    /// Counts the connections of an application, and keeps the idle ones open for some time when it stops.
+    /// Counts the connections of this application.
     pub fn new(app: A, lifecycle: Arc<Lifecycle>) -> Self {
-        let app = Arc::new(Patient { app: Arc::new(app), lifecycle: lifecycle.clone() });
-        Self { app, lifecycle }
+        Self { app: Arc::new(app), lifecycle }
+    }
+}
+
+impl<A> Patient<A> {
+    /// Is patient with the clients of this application.
+    pub fn new(app: A, lifecycle: Arc<Lifecycle>) -> Self {
+        Self { app: Arc::new(app), lifecycle }
     }
 }
 
 #[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Counted<A> {
+impl<A: ServerApp + Send + Sync + 'static> ServerApp for Counted<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _open = self.lifecycle.open();
         self.app.process_new(stream, shutdown).await
