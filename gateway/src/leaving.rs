@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::apps::{HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
 
 use crate::lifecycle::Lifecycle;
@@ -92,13 +91,5 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Patient<A> {
             next = self.app.process_new_http(session, shutdown) => next,
             () = idled_out => None,
         }
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        self.app.h2_options()
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.app.server_options()
     }
 }

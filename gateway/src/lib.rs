@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 
 pub mod directory;
+pub mod edge;
 #[cfg(test)]
 mod fixture;
 pub mod forward;

@@ -2,6 +2,7 @@
 
 mod calls;
 mod connections;
+mod edge;
 mod record;
 mod register;
 mod upgrade;
@@ -11,6 +12,7 @@ use prometheus::Registry;
 
 pub use self::calls::{Calls, InFlight};
 pub use self::connections::{Connections, Over};
+pub use self::edge::{Edge, Refused};
 pub use self::record::Record;
 use self::register::Register;
 pub use self::upgrade::Upgrade;
@@ -24,6 +26,8 @@ pub struct Metrics {
     pub calls: Calls,
     /// Connections to instances.
     pub connections: Connections,
+    /// The edge itself: connections, memory, processor.
+    pub edge: Edge,
     /// What the edge knows: chutes and principals.
     pub who: Who,
     /// The record of calls.
@@ -40,8 +44,8 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let register = Register(&registry);
-        let (calls, who, record) = (Calls::new(register)?, Who::new(register)?, Record::new(register)?);
-        let (connections, upgrade) = (Connections::new(register)?, Upgrade::new(register)?);
-        Ok(Self { registry, calls, connections, who, record, upgrade })
+        let (calls, connections, edge) = (Calls::new(register)?, Connections::new(register)?, Edge::new(register)?);
+        let (who, record, upgrade) = (Who::new(register)?, Record::new(register)?, Upgrade::new(register)?);
+        Ok(Self { registry, calls, connections, edge, who, record, upgrade })
     }
 }
