@@ -298,7 +298,7 @@ fn services(config: &Config) -> Services {
 
 fn bounds(config: &Config) -> Bounds {
     let instances = &config.instances;
-    Bounds { keep: instances.keep, each: instances.kept_each, all: instances.kept }
+    Bounds { keep: instances.instance_keep, each: instances.instance_kept_each, all: instances.instance_kept }
 }
 
 fn log_settings(config: &Config) -> usage::Settings {

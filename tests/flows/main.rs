@@ -13,6 +13,7 @@ mod openai;
 mod operator;
 mod pickle;
 mod records;
+mod reuse;
 mod revocation;
 mod scene;
 mod scripts;

@@ -35,14 +35,14 @@ pub struct Instances {
     pub strike: Duration,
 
     /// How long a connection waits for its next call: less than the 5 s after which an SDK's server closes it.
-    #[arg(long = "instance-keep", env = "GATEWAY_INSTANCE_KEEP_SECONDS", default_value = "4", value_parser = seconds)]
-    pub keep: Duration,
+    #[arg(long, env = "GATEWAY_INSTANCE_KEEP_SECONDS", default_value = "4", value_parser = seconds)]
+    pub instance_keep: Duration,
 
     /// Connections to one instance that wait for their next call.
-    #[arg(long = "instance-kept-each", env = "GATEWAY_INSTANCE_KEPT_EACH", default_value = "256")]
-    pub kept_each: usize,
+    #[arg(long, env = "GATEWAY_INSTANCE_KEPT_EACH", default_value = "256")]
+    pub instance_kept_each: usize,
 
     /// Connections to all instances that wait for their next call.
-    #[arg(long = "instance-kept", env = "GATEWAY_INSTANCE_KEPT", default_value = "4096")]
-    pub kept: usize,
+    #[arg(long, env = "GATEWAY_INSTANCE_KEPT", default_value = "4096")]
+    pub instance_kept: usize,
 }

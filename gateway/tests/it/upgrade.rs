@@ -99,6 +99,20 @@ async fn an_idle_connection_that_asks_nothing_is_closed_after_some_time() {
 }
 
 #[tokio::test]
+async fn a_stream_without_end_does_not_keep_the_process_that_is_replaced_for_ever() {
+    let (act, pieces) = fed();
+    let instance = Scripted::start([act]).await;
+    let settings = ["--linger", "0.1", "--upgrade-drain", "0.5"].map(str::to_owned).into();
+    let mut platform = Platform::start(&[&instance], Wishes { settings, ..Wishes::default() }).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(true))).await;
+    pieces.send(content("one")).await.unwrap();
+    raw.read_until("one").await;
+    assert!(platform.upgrade().await.ended().await);
+    assert_eq!(models(&platform).await, 200);
+}
+
+#[tokio::test]
 async fn callers_on_new_connections_notice_nothing() {
     let mut platform = platform(&[], "0.2").await;
     let (port, question) = (platform.http, request(&platform, "GET", "llm", "/v1/models", ""));
