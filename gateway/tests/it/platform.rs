@@ -191,10 +191,10 @@ impl Platform {
         self.folder.path().join("upgrade/upgrade.sock")
     }
 
-    /// Starts another process with the same settings and these.
+    /// Starts another process with these settings over those of the first.
     pub(crate) fn start_another(&self, settings: &[&str]) -> Process {
-        let settings = settings.iter().map(|setting| (*setting).to_owned());
-        let arguments: Vec<String> = self.arguments.iter().cloned().chain(settings).collect();
+        let kept = self.arguments.chunks(2).filter(|pair| !settings.contains(&pair[0].as_str())).flatten().cloned();
+        let arguments: Vec<String> = kept.chain(settings.iter().map(|word| (*word).to_owned())).collect();
         Process::start(&arguments, Stdio::piped())
     }
 
