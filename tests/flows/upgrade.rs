@@ -198,7 +198,7 @@ async fn until_served(target: &Target, authority: &Path) -> Duration {
 }
 
 async fn is_served(target: &Target, authority: &Path) -> bool {
-    let web = web::builder([authority]).unwrap().build().unwrap();
+    let web = web::builder([authority]).unwrap().connect_timeout(LONGEST).build().unwrap();
     web.get(format!("{}/v1/models", target.url)).send().await.is_ok_and(|answer| answer.status().is_success())
 }
 
@@ -224,13 +224,13 @@ async fn until_ended(process: &mut Child) -> Duration {
     }
 }
 
-/// Takes the half minute that its streams run, because everything happens while they do.
+/// In its small size it takes the half minute that its streams run, because everything happens while they do.
 #[tokio::test]
 async fn an_upgrade_and_changed_certificates_under_load_fail_no_call_and_cut_no_stream() {
     let run = Run {
         streams: Size::asked().pick(24, 1000),
-        tokens: Size::asked().pick(300, 150),
-        tokens_per_second: Size::asked().pick(10.0, 1.0),
+        tokens: Size::asked().pick(300, 120),
+        tokens_per_second: Size::asked().pick(10.0, 0.5),
         callers: Size::asked().pick(1, 4),
     };
     let (mut scene, user) = scene(&run).await;
