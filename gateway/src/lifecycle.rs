@@ -15,6 +15,8 @@ use tracing::{error, info, warn};
 
 /// How long duties may take to flush once no request runs any more.
 const FLUSH: Duration = Duration::from_secs(15);
+/// How long the last bytes of answers may take to leave once no request runs any more.
+const LAST_BYTES: Duration = Duration::from_secs(2);
 
 /// What of the program runs, and whether it should stop.
 pub struct Lifecycle {
@@ -166,17 +168,24 @@ impl Lifecycle {
                     warn!("stopping: requests still run at the end of the grace period");
                 }
             }
-            () = signals.next() => warn!("stopping: told again, cutting requests in flight"),
+            () = signals.next() => return warn!("stopping: told again, cutting requests in flight"),
         }
+        self.close(LAST_BYTES).await;
     }
 
     /// Until all clients have left.
     async fn left(&self) {
         // Connections that were accepted but have not finished their handshake are not counted yet.
         tokio::time::sleep(self.patience.linger).await;
-        // One on which nothing is asked may stay open because its client is gone without a word.
-        let closed = tokio::time::timeout(self.patience.drain, self.connections.empty());
-        let (_, ()) = tokio::join!(closed, self.requests.empty());
+        self.requests.empty().await;
+        self.close(self.patience.drain).await;
+    }
+
+    /// Until all connections are closed: what was written last to one of HTTP/2 leaves it after its request is over.
+    async fn close(&self, within: Duration) {
+        if tokio::time::timeout(within, self.connections.empty()).await.is_err() {
+            info!("stopping: closing connections on which nothing is asked");
+        }
     }
 }
 

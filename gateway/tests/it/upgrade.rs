@@ -155,7 +155,7 @@ async fn a_gateway_that_was_not_to_replace_another_refuses_to_start() {
 #[tokio::test]
 async fn a_next_gateway_that_cannot_become_healthy_leaves_the_running_one_alone() {
     let mut platform = platform(&[], "0.2").await;
-    let unreachable = ["--upgrade", "--redis-url", "redis://127.0.0.1:9", "--upgrade-within", "0.5"];
+    let unreachable = ["--upgrade", "--redis-url", "redis://127.0.0.1:9/?protocol=resp3", "--upgrade-within", "0.5"];
     let mut next = platform.start_another(&unreachable);
     assert!(!next.ended().await);
     let log = next.log();
