@@ -1,6 +1,7 @@
 //! While one gateway process replaces another and certificates change, no call fails and no stream is cut.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder, Version};
@@ -13,7 +14,7 @@ use stack::platform::DOMAIN;
 use stack::proof::Size;
 use stack::sample::Capacity;
 use stack::{screen, web};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -23,6 +24,8 @@ use crate::{books, faults};
 
 const LONGEST: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
+/// Streams that begin at once.
+const BEGINNING: usize = 32;
 /// Streams on one connection of HTTP/2.
 const SHARED: usize = 50;
 /// Between two short calls of one caller.
@@ -48,6 +51,8 @@ struct Target {
     url: String,
     key: String,
     model: String,
+    /// Room for streams to begin.
+    beginning: Arc<Semaphore>,
     /// The authorities of both certificates.
     trusted: [PathBuf; 2],
 }
@@ -74,7 +79,9 @@ async fn scene(run: &Run) -> (Scene, User) {
     let settings = [
         ("GATEWAY_MAX_CONCURRENT", "100000".to_owned()),
         ("GATEWAY_MAX_CONNECTIONS_PER_ADDRESS", "100000".to_owned()),
+        // A machine with much else to do is no overload, and no slow client, here.
         ("GATEWAY_MAX_LAG_SECONDS", "60".to_owned()),
+        ("GATEWAY_HEAD_SECONDS", "60".to_owned()),
         ("GATEWAY_LINGER_SECONDS", LINGER.as_secs().to_string()),
         ("GATEWAY_UPGRADE_DRAIN_SECONDS", "600".to_owned()),
     ];
@@ -129,13 +136,13 @@ async fn stream(web: &Client, target: &Target, version: Version, tokens: u64, be
         "messages": [{"role": "user", "content": "Go on."}],
     });
     let url = format!("{}/v1/chat/completions", target.url);
+    let mut permit = Some(target.beginning.acquire().await.unwrap());
     let started = Instant::now();
     let answer = web.post(url).bearer_auth(&target.key).json(&body).send().await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
     let call = load::call_of(&answer);
-    let mut first = true;
     let tell = |tokens| {
-        if tokens > 0 && std::mem::take(&mut first) {
+        if tokens > 0 && permit.take().is_some() {
             begun.send_modify(|begun| *begun += 1);
         }
     };
@@ -242,6 +249,7 @@ async fn an_upgrade_and_changed_certificates_under_load_fail_no_call_and_cut_no_
         url: scene.url("llm"),
         key: user.key.clone(),
         model: scene.sample(Engine::Vllm).model.clone(),
+        beginning: Arc::new(Semaphore::new(BEGINNING)),
         trusted: [scene.platform.certificates.authority.clone(), next.authority.clone()],
     };
     let mut streams = Streams::start(&target, &run);
