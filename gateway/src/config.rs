@@ -6,6 +6,7 @@ mod edge;
 mod instances;
 mod limits;
 mod record;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use self::edge::Edge;
 pub use self::instances::Instances;
 pub use self::limits::Limits;
 pub use self::record::Record;
+pub use self::upgrade::Upgrade;
 
 /// The edge: TLS, who, how much, where to, stream, record.
 #[derive(Parser)]
@@ -116,6 +118,10 @@ pub struct Config {
     #[command(flatten)]
     pub record: Record,
 
+    /// The change from one process to the next.
+    #[command(flatten)]
+    pub upgrade: Upgrade,
+
     /// What is logged, as directives of `tracing`.
     #[arg(long, env = "GATEWAY_LOG", default_value = "info")]
     pub log: String,
@@ -171,5 +177,10 @@ mod tests {
         let command = Config::command();
         let offers = command.get_arguments().any(|argument| argument.get_long() == Some("clock-offset"));
         assert_eq!(offers, cfg!(debug_assertions));
+    }
+
+    #[test]
+    fn settings_do_not_contradict_each_other() {
+        Config::command().debug_assert();
     }
 }

@@ -6,6 +6,7 @@ pub mod body;
 pub mod call;
 pub mod clock;
 pub mod config;
+
 pub mod directory;
 pub mod edge;
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub mod idempotent;
 pub mod instance;
 pub mod internal;
 pub mod lease;
+pub mod leaving;
 pub mod lifecycle;
 pub mod limit;
 pub mod llm;
@@ -30,4 +32,5 @@ pub mod server;
 pub mod strikes;
 pub mod telemetry;
 pub mod tls;
+pub mod upgrade;
 pub mod usage;

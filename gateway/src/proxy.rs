@@ -1,5 +1,6 @@
 //! One request, room by room: the table of contents of the edge.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::edge::{self, Largest};
 use crate::forward::{self, Forwarded, Service, Services};
 use crate::framing;
 use crate::host::{Hosts, Target, merge_slashes};
+use crate::leaving::Asked;
 use crate::lifecycle::{Lifecycle, Running};
 use crate::refusal::Refusal;
 use crate::tls::TlsName;
@@ -108,6 +110,12 @@ impl ProxyHttp for Proxy {
 
     fn new_ctx(&self) -> Visit {
         Visit { forwarded: None, running: Some(self.lifecycle.enter()) }
+    }
+
+    fn on_connection_reuse(&self, _session: &mut Session, _visit: &mut Visit, before: Box<dyn Any + Send + Sync>) {
+        if let Some(asked) = before.downcast_ref::<Asked>() {
+            asked.note();
+        }
     }
 
     async fn early_request_filter(&self, session: &mut Session, _visit: &mut Visit) -> pingora::Result<()> {

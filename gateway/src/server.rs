@@ -19,7 +19,7 @@ use crate::auth::Auth;
 use crate::balance::Rule;
 use crate::call::intake::Intake;
 use crate::call::place::Places;
-use crate::call::upstream::Network;
+use crate::call::upstream::{Bounds, Network, Pool};
 use crate::call::{Calls, Patience};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -33,7 +33,8 @@ use crate::host::Hosts;
 use crate::idempotent::{self, Answers};
 use crate::internal::Internal;
 use crate::lease::{Desk, Instances, Leases, Loads};
-use crate::lifecycle::{Lifecycle, Stop};
+use crate::leaving::{Counted, Patient};
+use crate::lifecycle::{self, Lifecycle, Stop};
 use crate::limit::{Allowance, Limits, Quota};
 use crate::metrics::Metrics;
 use crate::principals::Principals;
@@ -41,6 +42,7 @@ use crate::proxy::Proxy;
 use crate::reroll::Rerolls;
 use crate::strikes::{self, Reporter, Strikes};
 use crate::tls::Certificates;
+use crate::upgrade::Upgrade;
 use crate::usage::{self, UsageLog};
 
 /// How long runtimes get to end once everything in them has.
@@ -71,6 +73,8 @@ struct Parts {
     log: UsageLog,
     strikes: Strikes,
     reporter: Arc<Reporter>,
+    upgrade: Arc<Upgrade>,
+    pool: Arc<Pool>,
 }
 
 /// Runs the gateway.
@@ -83,16 +87,18 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config)?);
     server.bootstrap();
     parts.add_duties(&mut server, config)?;
-    let internal = parts.internal(config);
-    let mut listening = Listening::new("internal".into(), internal);
-    listening.add_tcp(&config.internal.to_string());
-    listening.threads = Some(1);
-    server.add_service(listening);
+    let mut internal = Listening::new("internal".into(), parts.internal(config));
+    internal.add_tcp(&config.internal.to_string());
+    internal.threads = Some(1);
+    server.add_service(parts.upgrade.accepting(internal, lifecycle.unwatched()));
     let mut proxy = HttpProxy::new(parts.proxy(config)?, server.configuration.clone());
     proxy.handle_init_modules();
+    let proxy = Patient::new(proxy, lifecycle.clone());
     let door = Door::new(proxy, &config.edge, parts.admission.clone(), parts.metrics.clone());
-    let edge = Listening::with_listeners("edge".into(), parts.listeners(config)?, door);
-    server.add_service(lifecycle.accepting(edge));
+    let app = Counted::new(door, lifecycle.clone());
+    let edge = Listening::with_listeners("edge".into(), parts.listeners(config)?, app);
+    server.add_service(parts.upgrade.accepting(edge, lifecycle.stopping()));
+    parts.add_upgrade(&mut server);
     info!(domain = config.domain, "starting");
     server.run(RunArgs { shutdown_signal: Box::new(Stop(lifecycle.clone())) });
     ensure!(!lifecycle.is_broken(), "a duty ended although nobody told it to");
@@ -103,6 +109,8 @@ impl Parts {
     fn new(config: &Config) -> anyhow::Result<Self> {
         let clock = clock(config);
         let metrics = Arc::new(Metrics::new()?);
+        let addresses = [&config.https[..], &config.http, &[config.internal]].concat();
+        let upgrade = Upgrade::begin(&config.upgrade, addresses, metrics.clone())?;
         let principals = Principals::new(config, metrics.clone())?;
         let log = UsageLog::open(log_settings(config), clock, metrics.clone()).context("opening the record log")?;
         let redis = redis::Client::open(config.redis_url.as_str()).context("reading the Redis address")?;
@@ -119,10 +127,15 @@ impl Parts {
             desk: Desk::new(leases, questions, books, loads.clone(), redis, log.writer()),
             limits,
             quota,
-            lifecycle: Lifecycle::new(config.client.drain),
+            lifecycle: Lifecycle::new(lifecycle::Patience {
+                drain: config.client.drain,
+                replaced: config.upgrade.upgrade_drain,
+                linger: config.upgrade.linger,
+            }),
             directory: Directory::new(config, clock, metrics.clone())?,
             places: Arc::new(places(config, &slots, &loads, &metrics)),
             certificates: Certificates::load(&config.certificates, &config.domain)?,
+            pool: Pool::new(bounds(config), metrics.clone()),
             admission: admission(config, &memory, &metrics),
             memory,
             principals,
@@ -132,6 +145,7 @@ impl Parts {
             loads,
             strikes,
             reporter,
+            upgrade,
         })
     }
 
@@ -174,7 +188,7 @@ impl Parts {
             quota: self.quota.clone(),
             intake: Intake::new(config.client.max_body, config.client.max_bodies, config.client.body_seconds),
             places: self.places.clone(),
-            instances: Network::new(config.instances.source, config.instances.connect),
+            instances: Network::new(config.instances.source, config.instances.connect, self.pool.clone()),
             rerolls: Rerolls::new(config.calls.rerolls, config.calls.reroll),
             answers: self.answers(config)?,
             log: self.log.clone(),
@@ -198,16 +212,31 @@ impl Parts {
     }
 
     fn internal(&self, config: &Config) -> Internal {
+        Internal::new(config.internal_credential.clone(), self.metrics.clone(), self.missing())
+    }
+
+    /// What is missing to serve calls, at the moment of asking.
+    fn missing(&self) -> impl Fn() -> Option<&'static str> + Clone + Send + Sync + 'static {
         let (directory, metrics) = (self.directory.clone(), self.metrics.clone());
-        Internal::new(config.internal_credential.clone(), self.metrics.clone(), move || {
+        move || {
             if directory.current().is_none() {
-                return Err("the directory has not come yet");
+                Some("the directory has not come yet")
+            } else if metrics.who.principals_connected.get() == 0 {
+                Some("principals are not followed")
+            } else if metrics.record.writable.get() == 0 {
+                Some("the record log cannot be written")
+            } else {
+                None
             }
-            if metrics.who.principals_connected.get() == 0 {
-                return Err("principals are not followed");
-            }
-            if metrics.record.writable.get() == 0 { Err("the record log cannot be written") } else { Ok(()) }
-        })
+        }
+    }
+
+    fn add_upgrade(&self, server: &mut Server) {
+        let (upgrade, lifecycle, missing) = (self.upgrade.clone(), self.lifecycle.clone(), self.missing());
+        server.add_service(self.lifecycle.duty("upgrade", move |end| {
+            let (upgrade, lifecycle, missing) = (upgrade.clone(), lifecycle.clone(), missing.clone());
+            async move { upgrade.run(&lifecycle, missing, end).await }
+        }));
     }
 
     fn add_duties(&self, server: &mut Server, config: &Config) -> anyhow::Result<()> {
@@ -231,14 +260,15 @@ impl Parts {
         let desk = self.desk.clone();
         server.add_service(lifecycle.duty("leases", move |stop| desk.clone().run(stop)));
         let (limits, quota, clock) = (self.limits.clone(), self.quota.clone(), self.clock);
-        let (places, directory) = (self.places.clone(), self.directory.clone());
+        let (places, pool, directory) = (self.places.clone(), self.pool.clone(), self.directory.clone());
         let (slots, loads) = (self.slots.clone(), self.loads.clone());
         server.add_service(lifecycle.duty("sweep", move |stop| {
             let instances = look_after_instances(places.clone(), slots.clone(), loads.clone(), directory.clone());
+            let pool = pool.clone().sweep_always(directory.clone());
             let (limits, quota) = (limits.clone().sweep_always(), quota.clone());
-            let sweeps = (limits, quota.clone().sweep_always(clock), quota.recount_always(), instances);
+            let sweeps = (limits, quota.clone().sweep_always(clock), quota.recount_always(), instances, pool);
             until(stop, async move {
-                tokio::join!(sweeps.0, sweeps.1, sweeps.2, sweeps.3);
+                tokio::join!(sweeps.0, sweeps.1, sweeps.2, sweeps.3, sweeps.4);
             })
         }));
         Ok(())
@@ -329,6 +359,11 @@ fn answer_settings(config: &Config) -> idempotent::Settings {
         run_on: config.calls.idempotent_run_on,
         claim: config.calls.idempotent_claim,
     }
+}
+
+fn bounds(config: &Config) -> Bounds {
+    let instances = &config.instances;
+    Bounds { keep: instances.instance_keep, each: instances.instance_kept_each, all: instances.instance_kept }
 }
 
 fn log_settings(config: &Config) -> usage::Settings {

@@ -40,7 +40,7 @@ pub(crate) async fn scene_with(adapt: impl FnOnce(&mut Options)) -> (Scene, User
 }
 
 /// Until a gateway knows a new key: then a model that nobody has is what it misses, and no call is recorded.
-async fn wait_until_known(scene: &Scene, gateway: usize, user: &User) {
+pub(crate) async fn wait_until_known(scene: &Scene, gateway: usize, user: &User) {
     let deadline = Instant::now() + LONGEST;
     let (web, url) = (scene.client(), scene.url_at("llm", gateway));
     while load::ask(&web, &url, &user.key, "nobody/nothing", 1).await.end != End::Refused(404) {

@@ -121,6 +121,15 @@ pub(crate) async fn read(
     pieces: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
     at_most: u64,
 ) -> (u64, End) {
+    read_telling(pieces, at_most, |_| ()).await
+}
+
+/// The same, telling how many there are after each line.
+pub(crate) async fn read_telling(
+    pieces: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
+    at_most: u64,
+    mut tell: impl FnMut(u64),
+) -> (u64, End) {
     let (mut text, mut tokens) = (Vec::new(), 0);
     while let Some(Ok(piece)) = pieces.next().await {
         text.extend_from_slice(&piece);
@@ -136,6 +145,7 @@ pub(crate) async fn read(
             }
             let content = chunk.pointer("/choices/0/delta/content").and_then(Value::as_str);
             tokens += u64::from(content.is_some_and(|content| !content.is_empty()));
+            tell(tokens);
             if tokens == at_most {
                 return (tokens, End::Cut);
             }

@@ -72,7 +72,7 @@ impl Scene {
         Self::with(|options| options.gateway_settings.push((name.into(), value.into()))).await
     }
 
-    /// With other options.
+    /// With other options than the usual ones.
     pub(crate) async fn with(adapt: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut options = Options::new(folder.path().to_owned(), Programs::find().await.unwrap());

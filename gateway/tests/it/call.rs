@@ -249,20 +249,37 @@ async fn an_instance_that_stays_silent_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_breaks_at_once_counts_as_no_attempt() {
-    let scripted = Scripted::start([Act::Json("{}".into()), Act::Close, Act::Json("{}".into())]).await;
+async fn streams_errors_and_whole_answers_give_their_connection_back() {
+    let script = [Act::Stream(answer()), Act::Error(400, r#"{"detail":"no"}"#), Act::Json("{}".into())];
+    let scripted = Scripted::start(script).await;
     let platform = Platform::start(&[&scripted], Wishes::default()).await;
-    for _ in 0..2 {
-        let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(false)).await;
-        assert_eq!(got.status, 200);
+    for (stream, status) in [(true, 200), (false, 400), (false, 200), (false, 200)] {
+        assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(stream)).await.status, status);
     }
-    assert_eq!(scripted.asked(), 3);
-    assert_eq!(platform.records(2).await.len(), 2);
+    assert_eq!((scripted.asked(), scripted.connections()), (4, 1));
+    let metrics = platform.metrics().await;
+    for line in [r#"requests_total{connection="opened"} 1"#, r#"requests_total{connection="kept"} 3"#] {
+        assert!(metrics.contains(&format!("chutes_gateway_instance_{line}\n")), "{line}: {metrics}");
+    }
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_breaks_later_or_within_an_answer_is_a_failure_like_any_other() {
-    for (said, after) in [("", Duration::from_millis(1200)), ("HTTP/1.1 200 O", Duration::ZERO)] {
+async fn how_long_and_how_many_connections_are_kept_is_set() {
+    for setting in [["--instance-keep", "0"], ["--instance-kept-each", "0"], ["--instance-kept", "0"]] {
+        let scripted = Scripted::start([Act::Json("{}".into())]).await;
+        let wishes = Wishes { settings: setting.map(str::to_owned).into(), ..Wishes::default() };
+        let platform = Platform::start(&[&scripted], wishes).await;
+        for _ in 0..3 {
+            assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(false)).await.status, 200);
+        }
+        assert_eq!((scripted.asked(), scripted.connections()), (3, 3), "{setting:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_breaks_under_a_request_is_a_failure_like_any_other() {
+    let breaks = [("", Duration::ZERO), ("", Duration::from_millis(300)), ("HTTP/1.1 200 O", Duration::ZERO)];
+    for (said, after) in breaks {
         let breaking = Scripted::start([Act::Json("{}".into()), Act::Break(said, after), Act::Json("{}".into())]).await;
         let steady = Scripted::start([Act::Json("{}".into())]).await;
         let platform = Platform::start(&[&breaking, &steady], Wishes::default()).await;

@@ -295,7 +295,7 @@ async fn after_its_gateway_was_killed_a_call_is_made_anew_once_its_claim_has_run
     raw.read_until("one").await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(call_at(second.http, &platform, "key-1", &chat(true)).await.status, 409, "the claim is renewed");
-    platform.kill();
+    platform.kill().await;
     let got = call_until_over(second.http, &platform, "key-1", &chat(true)).await;
     assert_eq!((got.status, got.text(), got.field("idempotent-replayed")), (200, answer().concat(), None));
     platform.records(1).await;

@@ -24,6 +24,8 @@ mod redis_replies;
 mod redis_server;
 mod routing;
 mod signed;
+mod slow;
 mod tunnels;
+mod upgrade;
 mod usage;
 mod who;
