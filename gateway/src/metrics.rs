@@ -3,12 +3,16 @@
 mod attempts;
 mod calls;
 mod chutes;
+mod connections;
 mod edge;
+mod instances;
+mod limits;
 mod record;
 mod redis;
 mod register;
 mod requests;
 mod tls;
+mod upgrade;
 mod who;
 
 use prometheus::{IntGauge, Registry};
@@ -17,12 +21,16 @@ use protocol::ids::ChuteId;
 pub use self::attempts::Attempts;
 pub use self::calls::{Calls, InFlight};
 pub use self::chutes::{Chute, Chutes, MOST};
+pub use self::connections::{Connections, Over};
 pub use self::edge::{Edge, Refused};
+pub use self::instances::Instances;
+pub use self::limits::{Limit, Limits};
 pub use self::record::Record;
 pub use self::redis::Redis;
 use self::register::Register;
 pub use self::requests::{Host, Requests};
 pub use self::tls::Tls;
+pub use self::upgrade::Upgrade;
 pub use self::who::{MISSING, Who};
 
 /// The metrics that name a chute, and no others: each has at most [`MOST`] series.
@@ -46,16 +54,24 @@ pub struct Metrics {
     pub attempts: Attempts,
     /// What is counted by chute.
     pub chutes: Chutes,
+    /// Connections to instances.
+    pub connections: Connections,
     /// The edge itself: connections, memory, processor.
     pub edge: Edge,
+    /// Instances and repeated attempts.
+    pub instances: Instances,
     /// What the edge knows: chutes and principals.
     pub who: Who,
+    /// Limits that gateways share.
+    pub limits: Limits,
     /// The record of calls.
     pub record: Record,
     /// Connections to Redis.
     pub redis: Redis,
     /// TLS.
     pub tls: Tls,
+    /// The change from one process to the next.
+    pub upgrade: Upgrade,
 }
 
 /// An attempt in flight; it counts as one until dropped.
@@ -80,11 +96,15 @@ impl Metrics {
             calls: Calls::new(register)?,
             attempts: Attempts::new(register)?,
             chutes: Chutes::new(register)?,
+            connections: Connections::new(register)?,
             edge: Edge::new(register)?,
+            instances: Instances::new(register)?,
+            limits: Limits::new(register)?,
             who: Who::new(register)?,
             record: Record::new(register)?,
             redis: Redis::new(register)?,
             tls: Tls::new(register)?,
+            upgrade: Upgrade::new(register)?,
             registry,
         })
     }

@@ -49,7 +49,7 @@ pub(crate) async fn balance(scene: &mut Scene, user: &User, seen: &[Seen]) {
 }
 
 fn answered(call: &Seen) -> bool {
-    matches!(call.end, End::Whole | End::Cut) && call.tokens > 0
+    matches!(call.end, End::Whole | End::Told | End::Cut) && call.tokens > 0
 }
 
 /// The user's delivered rows, once there are enough and no more come.

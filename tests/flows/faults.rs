@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sqlx::PgPool;
 use stack::miner::{Behaviour, Engine};
+use stack::platform::Options;
 use stack::proof::Size;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -25,7 +26,12 @@ const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 /// A platform and somebody who calls it without limits.
 pub(crate) async fn scene() -> (Scene, User) {
-    let mut scene = Scene::start().await;
+    scene_with(|_| ()).await
+}
+
+/// The same with other options.
+pub(crate) async fn scene_with(adapt: impl FnOnce(&mut Options)) -> (Scene, User) {
+    let mut scene = Scene::with(adapt).await;
     let user = scene.unlimited_user("load", &[]).await;
     for gateway in 0..scene.gateways() {
         wait_until_known(&scene, gateway, &user).await;
@@ -34,7 +40,7 @@ pub(crate) async fn scene() -> (Scene, User) {
 }
 
 /// Until a gateway knows a new key: then a model that nobody has is what it misses, and no call is recorded.
-async fn wait_until_known(scene: &Scene, gateway: usize, user: &User) {
+pub(crate) async fn wait_until_known(scene: &Scene, gateway: usize, user: &User) {
     let deadline = Instant::now() + LONGEST;
     let (web, url) = (scene.client(), scene.url_at("llm", gateway));
     while load::ask(&web, &url, &user.key, "nobody/nothing", 1).await.end != End::Refused(404) {

@@ -25,7 +25,9 @@ const AFTER_FAILURE: Duration = Duration::from_millis(50);
 pub(crate) enum End {
     /// With `[DONE]`.
     Whole,
-    /// In the middle of the stream, or with an error event.
+    /// In the middle of the stream, with an error event.
+    Told,
+    /// In the middle of the stream, without a word.
     Cut,
     /// With an answer that is no stream.
     Refused(u16),
@@ -105,8 +107,8 @@ pub(crate) async fn ask(web: &Client, url: &str, key: &str, model: &str, tokens:
         let code = body.pointer("/error/code").and_then(Value::as_str).map(str::to_owned);
         return Seen { started, call: id, tokens: 0, end, code };
     }
-    let (tokens, whole) = read(&mut answer.bytes_stream(), u64::MAX).await;
-    Seen { started, call: id, tokens, end: if whole { End::Whole } else { End::Cut }, code: None }
+    let (tokens, end) = read(&mut answer.bytes_stream(), u64::MAX).await;
+    Seen { started, call: id, tokens, end, code: None }
 }
 
 /// The `X-Chutes-InvocationID` of an answer.
@@ -114,11 +116,20 @@ pub(crate) fn call_of(answer: &Response) -> Option<Uuid> {
     answer.headers().get(headers::INVOCATION_ID)?.to_str().ok()?.parse().ok()
 }
 
-/// Reads so many content chunks of a stream; their number, and whether the stream came to its end.
+/// Reads so many content chunks of a stream; their number, and how the stream ended.
 pub(crate) async fn read(
     pieces: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
     at_most: u64,
-) -> (u64, bool) {
+) -> (u64, End) {
+    read_telling(pieces, at_most, |_| ()).await
+}
+
+/// The same, telling how many there are after each line.
+pub(crate) async fn read_telling(
+    pieces: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
+    at_most: u64,
+    mut tell: impl FnMut(u64),
+) -> (u64, End) {
     let (mut text, mut tokens) = (Vec::new(), 0);
     while let Some(Ok(piece)) = pieces.next().await {
         text.extend_from_slice(&piece);
@@ -126,15 +137,19 @@ pub(crate) async fn read(
             let line: Vec<u8> = text.drain(..=end).collect();
             let Some(data) = line.trim_ascii().strip_prefix(b"data: ") else { continue };
             if data == b"[DONE]" {
-                return (tokens, true);
+                return (tokens, End::Whole);
             }
             let chunk: Value = serde_json::from_slice(data).unwrap();
+            if chunk.get("error").is_some() {
+                return (tokens, End::Told);
+            }
             let content = chunk.pointer("/choices/0/delta/content").and_then(Value::as_str);
             tokens += u64::from(content.is_some_and(|content| !content.is_empty()));
+            tell(tokens);
             if tokens == at_most {
-                return (tokens, false);
+                return (tokens, End::Cut);
             }
         }
     }
-    (tokens, false)
+    (tokens, End::Cut)
 }

@@ -67,7 +67,13 @@ impl Scene {
         .await
     }
 
-    async fn with(adapt: impl FnOnce(&mut Options)) -> Self {
+    /// With gateways of which one setting is not the default.
+    pub(crate) async fn with_setting(name: &str, value: &str) -> Self {
+        Self::with(|options| options.gateway_settings.push((name.into(), value.into()))).await
+    }
+
+    /// With other options than the usual ones.
+    pub(crate) async fn with(adapt: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut options = Options::new(folder.path().to_owned(), Programs::find().await.unwrap());
         adapt(&mut options);

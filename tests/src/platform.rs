@@ -23,7 +23,7 @@ use crate::private;
 use crate::programs::Programs;
 use crate::proxy::Proxy;
 use crate::redis::{Redis, User};
-use crate::sample::Sample;
+use crate::sample::{Capacity, Sample};
 use crate::secrets::Secrets;
 use crate::store::Store;
 use crate::web;
@@ -48,6 +48,8 @@ pub struct Options {
     pub programs: Programs,
     /// Number of gateways.
     pub gateways: usize,
+    /// Instances of the text chute, and the calls that each of them serves at once.
+    pub text: Capacity,
     /// Variables for the gateways, over those the stack sets.
     pub gateway_settings: Vec<(String, String)>,
     /// Seconds by which all clocks of the platform run ahead.
@@ -98,6 +100,7 @@ impl Options {
             folder,
             programs,
             gateways: 2,
+            text: Capacity::default(),
             gateway_settings: Vec::new(),
             clock_offset: 0,
             freezable_redis: false,
@@ -129,7 +132,7 @@ impl Platform {
         say("adding what is missing of the sample data");
         let mut admin = Admin::start(&settings.admin(), &spawner).await?;
         let hotkey = keypair(&secrets.miner_seed)?.hotkey().clone();
-        let sample = Sample::of_folder(&folder, &mut admin, &mut ports, &hotkey).await?;
+        let sample = Sample::of_folder(&folder, options.text, &mut admin, &mut ports, &hotkey).await?;
         say("starting the sample miner");
         let miner = miner::Settings {
             validator: keypair(&secrets.call_seed)?.hotkey().clone(),
@@ -257,6 +260,7 @@ fn prepare(folder: &Path) -> anyhow::Result<PathBuf> {
     std::fs::set_permissions(&folder, Permissions::from_mode(0o711)).context("opening the folder of the stack")?;
     private::make_folder(&folder.join("log"))?;
     private::make_folder(&folder.join("records"))?;
+    private::make_folder(&folder.join("upgrades"))?;
     Ok(folder)
 }
 
@@ -286,6 +290,7 @@ fn gateway_settings(
         control_url: control.internal_url(),
         certificates: certificates.folder.clone(),
         records: options.folder.join("records"),
+        upgrades: options.folder.join("upgrades"),
         clock_offset: options.clock_offset,
         overrides: options.gateway_settings.clone(),
     }

@@ -28,17 +28,25 @@ impl Resolve for Loopback {
 /// # Errors
 /// When the authority's certificate cannot be read.
 pub fn client(authority: Option<&Path>) -> anyhow::Result<reqwest::Client> {
+    Ok(builder(authority)?.build()?)
+}
+
+/// The same client before it is made, for those who want more of it.
+///
+/// # Errors
+/// When an authority's certificate cannot be read.
+pub fn builder<'a>(authorities: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<reqwest::ClientBuilder> {
     install_tls_provider();
     let mut builder = reqwest::Client::builder()
         .connect_timeout(ANSWER)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .dns_resolver(Arc::new(Loopback));
-    if let Some(path) = authority {
+    for path in authorities {
         let pem = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
         builder = builder.add_root_certificate(reqwest::Certificate::from_pem(&pem)?);
     }
-    Ok(builder.build()?)
+    Ok(builder)
 }
 
 /// Waits until a program's internal listener says that it is healthy.

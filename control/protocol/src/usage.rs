@@ -51,6 +51,10 @@ pub struct Admission {
     pub mean_connections: f64,
     /// Diffusion steps asked for; 0 elsewhere.
     pub steps: u64,
+    /// Whether this gateway had answered the same user the same prompt shortly before. Left out where it had not, so
+    /// that the text of such a record is what it was before there was this field.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reroll: bool,
 }
 
 /// Which numbers an attempt is measured by.

@@ -130,6 +130,7 @@ pub(crate) fn attempt(number: u128, completed_at: DateTime<Utc>) -> Record {
             estimate: 11,
             mean_connections: 0.25,
             steps: 0,
+            reroll: false,
         },
         outcome: Outcome::Finished,
         completed_at,

@@ -55,6 +55,10 @@ pub trait Downstream: Send {
     fn begin(&mut self, head: Head) -> impl Future<Output = Result<(), Gone>> + Send;
     /// Sends a part of its body.
     fn write(&mut self, piece: Bytes) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// Sends a comment between two events, which is no part of the body.
+    fn remark(&mut self, comment: Bytes) -> impl Future<Output = Result<(), Gone>> + Send {
+        self.write(comment)
+    }
     /// Ends the answer.
     fn end(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
     /// Breaks an answer off, so that the client notices.

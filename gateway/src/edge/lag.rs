@@ -74,3 +74,53 @@ impl Lag {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: Duration = Duration::from_millis(50);
+
+    /// A watch, and what it lets in after looks that each found this wait, one every 10 ms.
+    fn after(lag: &Lag, waited: Duration, looks: u32) -> f64 {
+        let now = Instant::now();
+        (0..looks).for_each(|look| lag.note(waited, now + look * Duration::from_millis(10)));
+        lag.state().share
+    }
+
+    #[test]
+    fn one_hiccup_refuses_nobody() {
+        let lag = Lag::new(MOST);
+        assert_eq!(after(&lag, MOST * 20, 10), 1.0);
+        assert_eq!(after(&lag, MOST, 1), 1.0);
+        assert_eq!(after(&lag, MOST * 20, 10), 1.0);
+    }
+
+    #[test]
+    fn a_wait_that_stays_too_long_refuses_more_and_more_but_never_all() {
+        let lag = Lag::new(MOST);
+        let some = after(&lag, MOST * 2, 12);
+        assert!((0.7..0.9).contains(&some), "{some}");
+        assert_eq!(after(&lag, MOST * 2, 200), LEAST);
+        assert!(lag.lets_in(0.0) && !lag.lets_in(0.5));
+    }
+
+    #[test]
+    fn a_wait_that_is_short_again_lets_all_in_within_some_looks() {
+        let lag = Lag::new(MOST);
+        after(&lag, MOST * 2, 200);
+        assert!(after(&lag, MOST, 50) < 0.6);
+        assert_eq!(after(&lag, MOST, 50), 1.0);
+        assert!(lag.lets_in(0.999));
+    }
+
+    #[tokio::test]
+    async fn a_look_waits_for_what_is_ready_and_is_not_taken_twice_at_once() {
+        let lag = Lag::new(MOST);
+        let slow = async { std::thread::sleep(Duration::from_millis(30)) };
+        let (waited, ()) = tokio::join!(biased; lag.look(), slow);
+        assert!(waited.unwrap() >= Duration::from_millis(30));
+        let (first, second) = tokio::join!(lag.look(), lag.look());
+        assert!(first.is_some() && second.is_none());
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntGauge, exponential_buckets};
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, exponential_buckets};
 use protocol::directory::Template;
 
 use super::register::Register;
@@ -14,6 +14,8 @@ pub struct Calls {
     /// Seconds until a call was refused before any instance was asked.
     refused: Histogram,
     first_chunk: ByTemplate,
+    /// Calls with an idempotency key by what became of them (made, replayed, refused, forgotten).
+    pub idempotent: IntCounterVec,
 }
 
 /// A call in flight; it counts as one until dropped.
@@ -48,7 +50,17 @@ impl Calls {
             exponential_buckets(0.01, 2.0, 16)?,
             &["template"],
         )?;
+        let idempotent = register.counters(
+            "chutes_gateway_idempotent_total",
+            "calls with an idempotency key by what became of them",
+            &["result"],
+        )?;
+        // All at once: a rate sees the first only if the zero before it was there.
+        for result in ["made", "replayed", "refused", "forgotten"] {
+            idempotent.with_label_values(&[result]);
+        }
         Ok(Self {
+            idempotent,
             in_flight: register.gauge("chutes_gateway_calls_in_flight", "calls in flight")?,
             refused: seconds.with_label_values(&["refused"]),
             seconds: ByTemplate::of(&seconds),

@@ -29,7 +29,7 @@ impl Record {
         let gauge = |name: &str, help: &str| register.gauge(name, help);
         Ok(Self {
             unconfirmed: gauge("chutes_gateway_unconfirmed_records", "records not yet in the database")?,
-            oldest_unconfirmed: register.seconds(
+            oldest_unconfirmed: register.float(
                 "chutes_gateway_oldest_unconfirmed_seconds",
                 "age of the oldest record that is not yet in the database",
             )?,

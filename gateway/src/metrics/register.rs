@@ -2,7 +2,7 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, histogram_opts, opts,
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, histogram_opts, opts,
 };
 
 /// Where metrics are registered.
@@ -26,9 +26,13 @@ impl Register<'_> {
         self.add(IntGaugeVec::new(opts!(name, help), labels)?)
     }
 
-    /// A gauge of time.
-    pub(super) fn seconds(self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+    /// A gauge of time or of a part.
+    pub(super) fn float(self, name: &str, help: &str) -> prometheus::Result<Gauge> {
         self.add(Gauge::new(name, help)?)
+    }
+
+    pub(super) fn histogram(self, name: &str, help: &str, buckets: Vec<f64>) -> prometheus::Result<Histogram> {
+        self.add(Histogram::with_opts(histogram_opts!(name, help, buckets))?)
     }
 
     pub(super) fn histograms(

@@ -109,6 +109,12 @@ impl Requests {
         self.answers.with_label_values(&labels).inc();
     }
 
+    /// Counts a refusal that was told in an answer that had begun.
+    pub fn count_late_refusal(&self, refusal: &Refusal) {
+        let labels = [CLASSES[class(StatusCode::OK)], refusal.code(), refusal.blame().as_str()];
+        self.answers.with_label_values(&labels).inc();
+    }
+
     /// Counts an answer of one of our own services.
     pub fn count_service_answer(&self, service: Service, status: StatusCode) {
         self.service_answers.with_label_values(&[service.name(), CLASSES[class(status)]]).inc();

@@ -27,7 +27,8 @@ impl Refusal {
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout
             | Self::HeadTooLarge { .. }
-            | Self::HeadTimeout => Blame::Client,
+            | Self::HeadTimeout
+            | Self::Again(_) => Blame::Client,
             Self::Exhausted | Self::EmptyAnswer | Self::BadAnswer | Self::UpstreamTimeout => Blame::Instance,
             Self::Overloaded(_)
             | Self::Maintenance

@@ -27,5 +27,6 @@ pub(crate) fn admission() -> Admission {
         estimate: 11,
         mean_connections: 0.25,
         steps: 0,
+        reroll: false,
     }
 }

@@ -30,6 +30,9 @@ const BEAT: Duration = Duration::from_secs(1);
 /// How often confirmed segments are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Characters of an error that are logged.
+const LONGEST_ERROR: usize = 200;
+
 /// Shortest and longest wait before Redis is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -102,10 +105,6 @@ impl Shipper {
 
     async fn connect(&mut self) -> RedisResult<()> {
         let (stream, run) = Stream::connect(&self.client).await?;
-        if self.failures > 0 {
-            info!("the usage stream is reachable again");
-        }
-        self.failures = 0;
         for one in &mut self.shipped {
             one.shipment.connected(run.as_deref());
             one.farewell = Farewell::Unsaid;
@@ -129,6 +128,10 @@ impl Shipper {
             }
             self.beat(&mut stream).await?;
         }
+        if self.failures > 0 {
+            info!("the usage stream takes records again");
+        }
+        self.failures = 0;
         self.stream = Some(stream);
         Ok(more)
     }
@@ -241,7 +244,9 @@ impl Shipper {
     fn failed(&mut self, error: &redis::RedisError) {
         self.shared.metrics.redis.usage.set(0);
         if self.failures == 0 {
-            warn!(%error, "cannot reach the usage stream; records wait on disk");
+            // Of a pipeline, all errors are the same one.
+            let error: String = error.to_string().chars().take(LONGEST_ERROR).collect();
+            warn!(error, "cannot add to the usage stream; records wait on disk");
         }
         let wait = BACKOFF.0.saturating_mul(1 << self.failures.min(10)).min(BACKOFF.1);
         self.failures += 1;
