@@ -59,7 +59,7 @@ impl Got {
             match stream.end {
                 End::Whole => self.answer(200),
                 End::Refused(status) => self.answer(status),
-                End::Cut | End::Nothing => panic!("a stream was not answered: {stream:?}"),
+                End::Told | End::Cut | End::Nothing => panic!("a stream was not answered: {stream:?}"),
             }
             self.tokens += stream.tokens;
         }

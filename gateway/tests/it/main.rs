@@ -13,7 +13,6 @@ mod freezing_proxy;
 mod http2;
 mod idempotent;
 mod instance;
-mod instance;
 mod keepalive;
 mod lease;
 mod limit;
