@@ -1,7 +1,8 @@
 //! Takes over the log of a dead process: ends what it left open, so that its finals can be shipped.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::RangeInclusive;
 
 use crate::record::appender::{Appender, LARGEST};
 use crate::record::book::{Book, Position};
@@ -51,10 +52,16 @@ pub enum Unadoptable {
 pub fn adopt<D: Disk>(disk: &D) -> Result<Adoption, Unadoptable> {
     let mut book = Book::default();
     let mut recovery = Recovery::default();
+    let mut order = Order::default();
     let (mut ends, mut empty, mut damaged) = (Vec::new(), VecDeque::new(), 0);
     let numbers = disk.numbers().map_err(while_("listing its segments"))?;
     for number in &numbers {
-        if let Some(end) = read_segment(disk, *number, &mut book, &mut recovery, &mut damaged)? {
+        let take = |entry: Entry, book: &mut Book| {
+            order.read(&entry);
+            note(*number, &entry, book);
+            recovery.read(entry);
+        };
+        if let Some(end) = read_segment(disk, *number, &mut book, take, &mut damaged)? {
             ends.push(end);
             // Only what lies behind everything written may be written to.
             empty.clear();
@@ -66,6 +73,7 @@ pub fn adopt<D: Disk>(disk: &D) -> Result<Adoption, Unadoptable> {
     for end in &ends {
         disk.open(end.segment).and_then(|(file, _)| file.sync()).map_err(while_("making what is there durable"))?;
     }
+    book.found(strays(disk, &ends, &order.missing)?);
     empty.retain(|segment| segment.rest() > LARGEST);
     let through = recovery.skip_through();
     let slots = disk.slots().map_err(while_("reading its slots"))?;
@@ -84,12 +92,81 @@ fn while_(doing: &'static str) -> impl Fn(io::Error) -> Unadoptable {
     move |error| Unadoptable::Disk { doing, error }
 }
 
-/// Reads a segment into the book; gives the end of what was written, none if nothing ever was.
+/// Which sequences are missing where they belong.
+#[derive(Debug, Default)]
+struct Order {
+    last: u64,
+    begun: bool,
+    missing: Vec<RangeInclusive<u64>>,
+}
+
+impl Order {
+    fn read(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Opened { after } if self.begun => self.passed(*after),
+            Entry::Opened { after: last } | Entry::Skipped { through: last } => self.last = self.last.max(*last),
+            Entry::Admitted(_) => {}
+            Entry::Final { sequence, .. } => {
+                self.passed(sequence.saturating_sub(1));
+                self.last = self.last.max(*sequence);
+            }
+        }
+        self.begun = true;
+    }
+
+    fn passed(&mut self, last: u64) {
+        if last > self.last {
+            self.missing.push(self.last + 1..=last);
+            self.last = last;
+        }
+    }
+}
+
+/// Notes an entry of a segment in the book.
+fn note(number: u64, entry: &Entry, book: &mut Book) {
+    if book.newest_segment() != number && !matches!(entry, Entry::Opened { .. }) {
+        // The frame that opened it is damaged.
+        book.opened(number, book.last());
+    }
+    match entry {
+        // After an error of the disk a segment repeats what is in the one before.
+        Entry::Opened { after } => book.opened(number, book.last().max(*after)),
+        Entry::Skipped { through } => book.skip(*through),
+        Entry::Admitted(admission) => book.noted(0, admission.started_at),
+        Entry::Final { sequence, record } => book.noted(*sequence, record.completed_at),
+    }
+}
+
+/// The finals that are missing where they belong but are found elsewhere: damaged where they were written first, and
+/// written again after an error of the disk.
+fn strays<D: Disk>(
+    disk: &D,
+    ends: &[Position],
+    missing: &[RangeInclusive<u64>],
+) -> Result<BTreeMap<u64, Record>, Unadoptable> {
+    let mut found = BTreeMap::new();
+    if missing.is_empty() {
+        return Ok(found);
+    }
+    for end in ends {
+        let take = |entry: Entry, _: &mut Book| {
+            if let Entry::Final { sequence, record } = entry
+                && missing.iter().any(|range| range.contains(&sequence))
+            {
+                found.insert(sequence, *record);
+            }
+        };
+        read_segment(disk, end.segment, &mut Book::default(), take, &mut 0)?;
+    }
+    Ok(found)
+}
+
+/// Reads a segment; gives the end of what was written, none if nothing ever was.
 fn read_segment<D: Disk>(
     disk: &D,
     number: u64,
     book: &mut Book,
-    recovery: &mut Recovery,
+    mut take: impl FnMut(Entry, &mut Book),
     damaged: &mut u64,
 ) -> Result<Option<Position>, Unadoptable> {
     let (mut from, mut end) = (0, None);
@@ -97,20 +174,8 @@ fn read_segment<D: Disk>(
         let piece = segment::read(disk, number, from, u64::MAX).map_err(while_("reading a segment"))?;
         *damaged += piece.damaged;
         from = piece.end;
-        for entry in piece.entries {
-            if end.is_none() && !matches!(entry, Entry::Opened { .. }) {
-                // The frame that opened it is damaged.
-                book.opened(number, book.last());
-            }
-            end = piece.written;
-            match &entry {
-                Entry::Opened { after } => book.opened(number, *after),
-                Entry::Skipped { through } => book.skip(*through),
-                Entry::Admitted(admission) => book.noted(0, admission.started_at),
-                Entry::Final { sequence, record } => book.noted(*sequence, record.completed_at),
-            }
-            recovery.read(entry);
-        }
+        end = piece.written.or(end);
+        piece.entries.into_iter().for_each(|entry| take(entry, book));
         let offset = match piece.stop {
             None => continue,
             Some(Stop::Unreadable) => return Err(Unadoptable::OtherVersion(number)),

@@ -1,11 +1,11 @@
 //! What a record log holds: which segment has which sequences, what is durable, what may be deleted.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Utc};
 
-use crate::usage::Beat;
+use crate::usage::{Beat, Record};
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +29,8 @@ struct Listed {
     newest: Option<DateTime<Utc>>,
     /// Attempts admitted here that have no final yet.
     open: u32,
+    /// Highest sequence of the finals of attempts admitted here.
+    finals: u64,
     /// Where it ends for a reader, if what follows was written again elsewhere.
     trusted: Option<u64>,
 }
@@ -53,6 +55,8 @@ pub struct Book {
     durable: Position,
     durable_last: u64,
     skipped: Vec<RangeInclusive<u64>>,
+    /// Finals that lie elsewhere than in their sequence.
+    strays: BTreeMap<u64, Record>,
     in_flight: usize,
     closed: bool,
 }
@@ -86,7 +90,7 @@ impl Book {
     /// A segment was begun; sequences up to `after` were given out before.
     pub fn opened(&mut self, number: u64, after: u64) {
         self.last = self.last.max(after);
-        self.segments.push_back(Listed { number, after, newest: None, open: 0, trusted: None });
+        self.segments.push_back(Listed { number, after, newest: None, open: 0, finals: 0, trusted: None });
     }
 
     /// An attempt was admitted; gives the segment that has to stay until it ends.
@@ -109,6 +113,7 @@ impl Book {
         self.noted(sequence, at);
         if let Some(segment) = self.segments.iter_mut().rev().find(|segment| segment.number == admitted_in) {
             segment.open = segment.open.saturating_sub(1);
+            segment.finals = segment.finals.max(sequence);
         }
     }
 
@@ -152,6 +157,16 @@ impl Book {
             self.skipped.push(self.last + 1..=through);
             self.last = through;
         }
+    }
+
+    /// These finals lie elsewhere than in their sequence.
+    pub fn found(&mut self, strays: BTreeMap<u64, Record>) {
+        self.strays = strays;
+    }
+
+    /// The first of these sequences whose final lies elsewhere.
+    pub fn stray(&self, sequences: RangeInclusive<u64>) -> Option<(u64, Record)> {
+        self.strays.range(sequences).next().map(|(sequence, record)| (*sequence, record.clone()))
     }
 
     /// How many finals above the mark there are.
@@ -198,17 +213,18 @@ impl Book {
         Reach { limit: trusted.unwrap_or(limit).min(limit), complete, last }
     }
 
-    /// The oldest segment, if everything in it is confirmed, ended and older than `before`. Only the oldest is ever
-    /// deleted: a final may lie behind its admission, never before it. The one being written stays.
+    /// The oldest segment, if everything in it, and the final of everything admitted in it, is confirmed and older than
+    /// `before`; of a closed log, if everything is confirmed. Only the oldest is ever deleted: a final may lie behind
+    /// its admission, never before it. The one being written stays.
     pub fn deletable(&self, mark: u64, before: DateTime<Utc>) -> Option<u64> {
         let oldest = self.segments.front()?;
-        let last = match self.segments.get(1) {
-            Some(next) => next.after,
-            None if self.closed => self.last,
+        let needed = match self.segments.get(1) {
+            _ if self.closed => self.last,
+            Some(next) => next.after.max(oldest.finals),
             None => return None,
         };
         let old = oldest.newest.is_none_or(|newest| newest < before);
-        (last <= mark && oldest.open == 0 && old).then_some(oldest.number)
+        (needed <= mark && oldest.open == 0 && old).then_some(oldest.number)
     }
 
     /// The oldest segment was deleted.

@@ -53,7 +53,7 @@ impl<D: Disk> Stored<D> {
                 continue;
             }
             if let Some(last) = reach.last.filter(|last| *last >= batch.next) {
-                batch.gap(self.writer, last, true);
+                self.gap(&mut batch, last, true);
                 break;
             }
             let following = if reach.complete { self.book().following(batch.position.segment) } else { None };
@@ -73,11 +73,11 @@ impl<D: Disk> Stored<D> {
         batch.position.offset = piece.end;
         for entry in piece.entries {
             match entry {
-                frame::Entry::Opened { after } => batch.gap(self.writer, after, true),
+                frame::Entry::Opened { after } => self.gap(batch, after, true),
                 frame::Entry::Admitted(_) => {}
-                frame::Entry::Skipped { through } => batch.gap(self.writer, through, false),
+                frame::Entry::Skipped { through } => self.gap(batch, through, false),
                 frame::Entry::Final { sequence, record } => {
-                    batch.gap(self.writer, sequence.saturating_sub(1), true);
+                    self.gap(batch, sequence.saturating_sub(1), true);
                     if sequence == batch.next {
                         batch.next += 1;
                         batch.entries.push(Entry::Final { writer: self.writer, sequence, record });
@@ -86,6 +86,24 @@ impl<D: Disk> Stored<D> {
             }
         }
         Ok(piece.stop.is_some())
+    }
+
+    /// There are no finals up to `through` where they belong.
+    fn gap(&self, batch: &mut Batch, through: u64, damaged: bool) {
+        let writer = self.writer;
+        while batch.next <= through {
+            let from = batch.next;
+            let stray = self.book().stray(from..=through);
+            let end = stray.as_ref().map_or(through, |(sequence, _)| sequence - 1);
+            if from <= end {
+                batch.entries.push(Entry::Gap { writer, from, through: end, damaged });
+            }
+            batch.next = end + 1;
+            if let Some((sequence, record)) = stray {
+                batch.entries.push(Entry::Final { writer, sequence, record: Box::new(record) });
+                batch.next = sequence + 1;
+            }
+        }
     }
 
     /// Deletes what is confirmed up to the mark and older than `before`. Blocks.
@@ -97,16 +115,6 @@ impl<D: Disk> Stored<D> {
             let Some(number) = self.book().deletable(mark, before) else { return Ok(()) };
             self.disk.remove(number)?;
             self.book().forget(number);
-        }
-    }
-}
-
-impl Batch {
-    /// There are no finals up to `through`.
-    fn gap(&mut self, writer: WriterId, through: u64, damaged: bool) {
-        if through >= self.next {
-            self.entries.push(Entry::Gap { writer, from: self.next, through, damaged });
-            self.next = through + 1;
         }
     }
 }

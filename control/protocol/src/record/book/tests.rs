@@ -44,8 +44,9 @@ fn a_segment_goes_when_it_is_confirmed_ended_and_old() {
     assert_eq!(book.deletable(1, at(100)), None, "an attempt in flight");
     book.ended(long, 2, at(3));
     assert_eq!(book.deletable(0, at(100)), None, "not confirmed");
-    assert_eq!(book.deletable(1, at(2)), None, "not old");
-    assert_eq!(book.deletable(1, at(100)), Some(1));
+    assert_eq!(book.deletable(2, at(2)), None, "not old");
+    assert_eq!(book.deletable(1, at(100)), None, "the final of an attempt admitted there is not confirmed");
+    assert_eq!(book.deletable(2, at(100)), Some(1));
     book.forget(1);
     assert_eq!(book.deletable(2, at(100)), None, "the segment being written");
     assert!(book.close());

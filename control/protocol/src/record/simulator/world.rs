@@ -214,7 +214,8 @@ impl World {
                     self.truth.durable(gateway.in_sync.drain(..));
                 } else {
                     gateway.unsynced.append(&mut gateway.in_sync);
-                    gateway.rewriting = true;
+                    // Killed in the middle of writing it again, nobody has what the disk dropped.
+                    (gateway.rewriting, gateway.waited) = (true, true);
                 }
             }
             Kind::Refill => {
@@ -336,13 +337,15 @@ impl World {
         let keys = |bytes: &[u8]| {
             let mut reader = Reader::new(bytes);
             let mut keys = Vec::new();
-            while let Ok(entry) = reader.next_entry() {
-                match entry {
-                    Entry::Admitted(admission) => keys.push((admission.invocation, admission.started_at)),
-                    Entry::Final { record, .. } => {
-                        keys.push((record.admission.invocation, record.admission.started_at))
+            loop {
+                match reader.next_entry() {
+                    Ok(Entry::Admitted(admission)) => keys.push((admission.invocation, admission.started_at)),
+                    Ok(Entry::Final { record, .. }) => {
+                        keys.push((record.admission.invocation, record.admission.started_at));
                     }
-                    Entry::Opened { .. } | Entry::Skipped { .. } => {}
+                    Ok(Entry::Opened { .. } | Entry::Skipped { .. }) => {}
+                    Err(_) if reader.resume(false) => {}
+                    Err(_) => break,
                 }
             }
             keys
@@ -351,7 +354,8 @@ impl World {
             let elsewhere = folder.segments.values().any(|content| keys(&content.borrow().cache).contains(&key));
             let excused = !self.truth.attempts[&key].admitted || folder.harmed;
             if !elsewhere && !excused {
-                return Err(format!("{key:?} was deleted before it was in Postgres"));
+                let truth = &self.truth.attempts[&key];
+                return Err(format!("{key:?} was deleted before it was in Postgres: {truth:?}"));
             }
         }
         Ok(())
