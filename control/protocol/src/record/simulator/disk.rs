@@ -150,6 +150,17 @@ impl Content {
         self.cache = self.durable.clone();
     }
 
+    /// What was to be made durable never will be, and goes from the page cache, too, if it is dropped there.
+    fn forget_dirty(&mut self, dropped: bool) {
+        for (at, bytes) in std::mem::take(&mut self.dirty) {
+            let end = (at + bytes.len()).min(self.cache.len());
+            if dropped && at < end {
+                self.durable.resize(self.durable.len().max(end), 0);
+                self.cache[at..end].copy_from_slice(&self.durable[at..end]);
+            }
+        }
+    }
+
     fn sync(&mut self) {
         self.durable.resize(self.cache.len(), 0);
         for (at, bytes) in std::mem::take(&mut self.dirty) {
@@ -274,11 +285,8 @@ impl DiskFile for SimulatedFile {
         }
         let dropped = self.disk.weather.strikes("disk: fsync refused and pages dropped");
         if dropped || self.disk.weather.strikes("disk: fsync refused") {
-            content.dirty.clear();
             self.disk.folder.borrow_mut().refused_sync = true;
-            if dropped {
-                content.cache = content.durable.clone();
-            }
+            content.forget_dirty(dropped);
             return Err(refused());
         }
         if self.disk.weather.strikes("disk: fsync lied") {

@@ -8,6 +8,9 @@ use crate::ids::WriterId;
 use crate::record::batch::RawEntry;
 use crate::usage::Entry;
 
+/// The fields of an entry.
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The connection is gone; whether the command was carried out is not known.
 #[derive(Debug)]
 pub(crate) struct Lost;
@@ -15,7 +18,7 @@ pub(crate) struct Lost;
 /// What a Redis holds.
 #[derive(Clone, Debug, Default)]
 struct Data {
-    stream: BTreeMap<u64, Vec<(Vec<u8>, Vec<u8>)>>,
+    stream: BTreeMap<u64, Fields>,
     group: Option<u64>,
     pending: BTreeSet<u64>,
     marks: BTreeMap<WriterId, u64>,
@@ -30,7 +33,7 @@ pub(crate) struct Redis {
     pub(crate) run: u64,
     pub(crate) away: bool,
     /// What the network still holds of connections that were lost.
-    late: Vec<Vec<(Vec<u8>, Vec<u8>)>>,
+    late: Vec<Fields>,
     weather: Rc<Weather>,
 }
 
@@ -138,7 +141,7 @@ impl Redis {
         self.late.clear();
     }
 
-    fn append(&mut self, fields: Vec<(Vec<u8>, Vec<u8>)>) {
+    fn append(&mut self, fields: Fields) {
         self.data.stream.insert(self.next, fields);
         self.next += 1;
     }
@@ -153,7 +156,7 @@ impl Redis {
     }
 }
 
-fn raw(entry: &Entry) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn raw(entry: &Entry) -> Fields {
     entry.to_fields().into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
