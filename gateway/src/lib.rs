@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod refusal;
 pub mod server;
 pub mod strikes;
+mod sync;
 pub mod telemetry;
 pub mod tls;
 pub mod usage;
