@@ -44,8 +44,9 @@ fn a_segment_goes_when_it_is_confirmed_ended_and_old() {
     assert_eq!(book.deletable(1, at(100)), None, "an attempt in flight");
     book.ended(long, 2, at(3));
     assert_eq!(book.deletable(0, at(100)), None, "not confirmed");
-    assert_eq!(book.deletable(1, at(2)), None, "not old");
-    assert_eq!(book.deletable(1, at(100)), Some(1));
+    assert_eq!(book.deletable(2, at(2)), None, "not old");
+    assert_eq!(book.deletable(1, at(100)), None, "the final of an attempt admitted there is not confirmed");
+    assert_eq!(book.deletable(2, at(100)), Some(1));
     book.forget(1);
     assert_eq!(book.deletable(2, at(100)), None, "the segment being written");
     assert!(book.close());
@@ -76,9 +77,38 @@ fn a_sequence_is_found_in_its_segment() {
 #[test]
 fn only_what_is_durable_is_read() {
     let mut book = Book::default();
-    book.synced(Position { segment: 2, offset: 100 });
-    book.synced(Position { segment: 2, offset: 50 });
-    assert_eq!([book.limit(1), book.limit(2), book.limit(3)], [u64::MAX, 100, 0]);
+    book.synced(Position { segment: 2, offset: 100 }, 7);
+    book.synced(Position { segment: 2, offset: 50 }, 7);
+    let reach = |limit, complete, last| Reach { limit, complete, last };
+    let found = [book.reach(1), book.reach(2), book.reach(3)];
+    assert_eq!(found, [reach(u64::MAX, true, None), reach(100, false, Some(7)), reach(0, false, None)]);
+}
+
+#[test]
+fn what_was_written_again_is_read_only_there() {
+    let mut book = Book::default();
+    for number in 1..=3 {
+        book.opened(number, 0);
+    }
+    book.synced(Position { segment: 2, offset: 100 }, 7);
+    book.distrust();
+    book.opened(4, 7);
+    assert_eq!(book.reach(2).limit, 100);
+    book.synced(Position { segment: 4, offset: 50 }, 9);
+    let limits = [1, 2, 3, 4].map(|number| book.reach(number).limit);
+    assert_eq!(limits, [u64::MAX, 100, 0, 50]);
+    assert!(book.reach(2).complete && book.reach(3).complete);
+}
+
+#[test]
+fn sequences_that_were_skipped_are_not_unconfirmed() {
+    let mut book = Book::default();
+    book.opened(1, 0);
+    book.noted(10, at(0));
+    book.skip(99);
+    book.noted(101, at(0));
+    assert_eq!([book.unconfirmed(0), book.unconfirmed(10), book.unconfirmed(50), book.unconfirmed(99)], [12, 2, 2, 2]);
+    assert_eq!([book.unconfirmed(100), book.unconfirmed(101), book.unconfirmed(200)], [1, 0, 0]);
 }
 
 proptest! {
