@@ -7,6 +7,7 @@ mod exports;
 mod faults;
 mod first_light;
 mod http2;
+mod ingest;
 mod load;
 mod openai;
 mod operator;

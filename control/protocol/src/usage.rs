@@ -127,6 +127,9 @@ pub struct Beat {
     pub closed: bool,
 }
 
+/// Fields of a final in the usage stream: its writer, its sequence, its record as JSON.
+pub const FINAL_FIELDS: [&str; 3] = ["w", "s", "r"];
+
 /// An entry of the usage stream.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::ids::WriterId;
-use protocol::record::frame::{Entry, Stop};
-use protocol::usage::Record;
+use protocol::record::frame::Stop;
 use tracing::error;
 
 use super::book::{Book, Position};
@@ -26,8 +25,8 @@ pub(crate) struct Stored {
 /// Some finals, and where the next ones are.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// Sequences and records; empty if nothing more is durable.
-    pub(crate) finals: Vec<(u64, Box<Record>)>,
+    /// Sequences and records as they were written; empty if nothing more is durable.
+    pub(crate) finals: Vec<(u64, Vec<u8>)>,
     /// Where to go on.
     pub(crate) position: Position,
 }
@@ -46,14 +45,12 @@ impl Stored {
             if position.offset >= limit {
                 break;
             }
-            let piece = segment::read(&self.segments, position.segment, position.offset, limit)?;
+            let piece = segment::read_finals(&self.segments, position.segment, position.offset, limit)?;
             position.offset = piece.end;
-            for entry in piece.entries {
-                if let Entry::Final { sequence, record } = entry
-                    && sequence >= next
-                {
+            for (sequence, text) in piece.entries {
+                if sequence >= next {
                     next = sequence + 1;
-                    finals.push((sequence, record));
+                    finals.push((sequence, text));
                 }
             }
             if !finals.is_empty() {

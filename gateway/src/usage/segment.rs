@@ -6,16 +6,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use protocol::record::frame::{Entry, MAX_FRAME, Reader, Stop};
+use protocol::record::frame::{Entry, Frame, MAX_FRAME, Reader, Stop};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::book::Position;
 
 /// Bytes read at once; a whole frame always fits.
-const PIECE: usize = 2 * MAX_FRAME;
-
-/// Entries read at once.
-const ENTRIES: usize = 500;
+const PIECE: usize = 4 * MAX_FRAME;
 
 /// A segment that is written to.
 #[derive(Debug)]
@@ -26,11 +23,11 @@ pub(crate) struct Segment {
     written: u64,
 }
 
-/// Some entries of a segment.
+/// Some entries of a segment, as they are taken from its frames.
 #[derive(Debug)]
-pub(crate) struct Piece {
+pub(crate) struct Piece<T = Entry> {
     /// The entries, in order.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<T>,
     /// Where the next one begins.
     pub(crate) end: u64,
     /// Why there are no more; none if more can be read from `end`.
@@ -118,8 +115,25 @@ pub(crate) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// Reads some entries from `from` on, none from `limit` on; bounded in bytes and number.
+/// Reads some entries from `from` on, none from `limit` on; bounded in bytes.
 pub(crate) fn read(folder: &Path, number: u64, from: u64, limit: u64) -> io::Result<Piece> {
+    read_with(folder, number, from, limit, |frame| frame.entry().map(Some).ok_or(Stop::Unreadable))
+}
+
+/// Reads some finals like [`read`]: their sequences, and their records as they were written.
+pub(crate) fn read_finals(folder: &Path, number: u64, from: u64, limit: u64) -> io::Result<Piece<(u64, Vec<u8>)>> {
+    let text = |frame: Frame<'_>| Ok(frame.final_text().map(|(sequence, text)| (sequence, text.to_vec())));
+    read_with(folder, number, from, limit, text)
+}
+
+/// `take` says what becomes of a frame, if anything; where it stops, the piece ends before that frame.
+fn read_with<T>(
+    folder: &Path,
+    number: u64,
+    from: u64,
+    limit: u64,
+    take: impl Fn(Frame<'_>) -> Result<Option<T>, Stop>,
+) -> io::Result<Piece<T>> {
     let file = File::open(path(folder, number))?;
     let limit = limit.min(file.metadata()?.len());
     let length = usize::try_from(limit.saturating_sub(from)).unwrap_or(PIECE).min(PIECE);
@@ -128,19 +142,17 @@ pub(crate) fn read(folder: &Path, number: u64, from: u64, limit: u64) -> io::Res
     let more = from + (length as u64) < limit;
 
     let mut reader = Reader::new(&bytes);
-    let mut entries = Vec::new();
+    let (mut entries, mut end) = (Vec::new(), 0);
     let stop = loop {
-        if entries.len() == ENTRIES {
-            break None;
-        }
-        match reader.next_entry() {
-            Ok(entry) => entries.push(entry),
+        match reader.next_frame().and_then(&take) {
+            Ok(entry) => entries.extend(entry),
             Err(Stop::Cut) if more => break None,
-            Err(Stop::End) if more && length - reader.position() < 4 => break None,
+            Err(Stop::End) if more && length - end < 4 => break None,
             Err(stop) => break Some(stop),
         }
+        end = reader.position();
     };
-    Ok(Piece { end: from + reader.position() as u64, entries, stop })
+    Ok(Piece { end: from + end as u64, entries, stop })
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use protocol::usage::Entry;
 use redis::RedisResult;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -171,10 +170,8 @@ impl Shipper {
             return Ok(false);
         };
         let writer = one.stored.writer;
-        let entries: Vec<Entry> =
-            finals.into_iter().map(|(sequence, record)| Entry::Final { writer, sequence, record }).collect();
-        stream.add(&entries).await?;
-        self.length += entries.len();
+        stream.add_finals(writer, &finals).await?;
+        self.length += finals.len();
         one.shipment.sent(last, self.started.elapsed());
         one.cursor = Some(Cursor { next: last + 1, position });
         Ok(true)
@@ -184,25 +181,25 @@ impl Shipper {
     async fn beat(&mut self, stream: &mut Stream) -> RedisResult<()> {
         let due = Instant::now() >= self.beat_at;
         let now = self.shared.clock.now();
-        let mut entries = Vec::new();
+        let mut beats = Vec::new();
         let mut farewells = Vec::new();
         for (index, one) in self.shipped.iter().enumerate() {
             let mut book = one.stored.book();
             let says = if book.closed() { one.says_farewell(book.last(), due) } else { due };
             if says {
                 let beat = book.beat(now);
-                entries.push(Entry::Beat { writer: one.stored.writer, beat });
+                beats.push((one.stored.writer, beat));
                 farewells.extend(beat.closed.then(|| (index, one.farewell_after(&beat))));
             }
         }
         if due {
             self.beat_at = Instant::now() + BEAT;
         }
-        if entries.is_empty() {
+        if beats.is_empty() {
             return Ok(());
         }
-        stream.add(&entries).await?;
-        self.length += entries.len();
+        stream.add_beats(&beats).await?;
+        self.length += beats.len();
         for (index, farewell) in farewells {
             self.shipped[index].farewell = farewell;
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use protocol::ids::WriterId;
 use protocol::keys::Key;
-use protocol::usage::Entry;
+use protocol::usage::{Beat, Entry, FINAL_FIELDS};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Pipeline, RedisResult};
 
@@ -34,13 +34,25 @@ impl Stream {
         Ok((Self { connection }, run))
     }
 
-    /// Adds entries in order, in one round trip.
-    pub(crate) async fn add(&mut self, entries: &[Entry]) -> RedisResult<()> {
-        let key = Key::usage();
-        let mut pipeline = Pipeline::with_capacity(entries.len());
-        for entry in entries {
+    /// Adds a writer's finals in order, in one round trip; their records go as they lie in the log.
+    pub(crate) async fn add_finals(&mut self, writer: WriterId, finals: &[(u64, Vec<u8>)]) -> RedisResult<()> {
+        let (key, writer) = (Key::usage(), writer.to_string());
+        let [of, place, record] = FINAL_FIELDS;
+        let mut pipeline = Pipeline::with_capacity(finals.len());
+        for (sequence, text) in finals {
             let command = pipeline.cmd("XADD").arg(key.as_str()).arg("*");
-            for (field, value) in entry.to_fields() {
+            command.arg(of).arg(&writer).arg(place).arg(*sequence).arg(record).arg(text).ignore();
+        }
+        pipeline.query_async(&mut self.connection).await
+    }
+
+    /// Adds beats, in one round trip.
+    pub(crate) async fn add_beats(&mut self, beats: &[(WriterId, Beat)]) -> RedisResult<()> {
+        let key = Key::usage();
+        let mut pipeline = Pipeline::with_capacity(beats.len());
+        for (writer, beat) in beats {
+            let command = pipeline.cmd("XADD").arg(key.as_str()).arg("*");
+            for (field, value) in (Entry::Beat { writer: *writer, beat: *beat }).to_fields() {
                 command.arg(field).arg(value);
             }
             command.ignore();

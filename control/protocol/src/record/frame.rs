@@ -62,11 +62,41 @@ pub enum Stop {
     Unreadable,
 }
 
-/// Reads entries one by one from a piece of a segment.
+/// A whole frame with the right checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    kind: u8,
+    sequence: u64,
+    payload: &'a [u8],
+}
+
+/// Reads frames one by one from a piece of a segment.
 #[derive(Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
     position: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// What it says; none if this program does not understand it.
+    #[must_use]
+    pub fn entry(self) -> Option<Entry> {
+        match self.kind {
+            OPENED => Some(Entry::Opened { after: self.sequence }),
+            ADMITTED => serde_json::from_slice(self.payload).ok().map(Entry::Admitted),
+            FINAL => {
+                let record = serde_json::from_slice(self.payload).ok()?;
+                Some(Entry::Final { sequence: self.sequence, record })
+            }
+            _ => None,
+        }
+    }
+
+    /// The sequence and the record of a final as they were written; none for other frames.
+    #[must_use]
+    pub fn final_text(self) -> Option<(u64, &'a [u8])> {
+        (self.kind == FINAL).then_some((self.sequence, self.payload))
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -76,20 +106,20 @@ impl<'a> Reader<'a> {
         Self { bytes, position: 0 }
     }
 
-    /// How many bytes the entries read so far take.
+    /// How many bytes the frames read so far take.
     #[must_use]
     pub fn position(&self) -> usize {
         self.position
     }
 
-    /// The next entry.
+    /// The next frame.
     ///
     /// # Errors
     /// When there is none; the position stays, and asking again gives the same answer.
     ///
     /// # Panics
     /// Never: slices are cut to the length that is read from them.
-    pub fn next_entry(&mut self) -> Result<Entry, Stop> {
+    pub fn next_frame(&mut self) -> Result<Frame<'a>, Stop> {
         let rest = &self.bytes[self.position..];
         let Some(length) = rest.get(..4) else {
             return Err(if rest.iter().all(|byte| *byte == 0) { Stop::End } else { Stop::Cut });
@@ -107,9 +137,21 @@ impl<'a> Reader<'a> {
             return Err(Stop::Torn);
         }
         let sequence = u64::from_le_bytes(body[1..FIXED].try_into().expect("eight bytes"));
-        let entry = decode(body[0], sequence, &body[FIXED..]).ok_or(Stop::Unreadable)?;
         self.position += frame.len();
-        Ok(entry)
+        Ok(Frame { kind: body[0], sequence, payload: &body[FIXED..] })
+    }
+
+    /// What the next frame says.
+    ///
+    /// # Errors
+    /// When there is none, or nothing this program understands; the position stays.
+    pub fn next_entry(&mut self) -> Result<Entry, Stop> {
+        let before = self.position;
+        let entry = self.next_frame()?.entry();
+        if entry.is_none() {
+            self.position = before;
+        }
+        entry.ok_or(Stop::Unreadable)
     }
 }
 
@@ -160,13 +202,4 @@ fn finish(start: usize, out: &mut Vec<u8>) -> Result<(), TooLarge> {
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
     out[start + 4..start + PREFIX].copy_from_slice(&checksum.to_le_bytes());
     Ok(())
-}
-
-fn decode(kind: u8, sequence: u64, payload: &[u8]) -> Option<Entry> {
-    match kind {
-        OPENED => Some(Entry::Opened { after: sequence }),
-        ADMITTED => serde_json::from_slice(payload).ok().map(Entry::Admitted),
-        FINAL => serde_json::from_slice(payload).ok().map(|record| Entry::Final { sequence, record }),
-        _ => None,
-    }
 }
