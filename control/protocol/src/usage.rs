@@ -1,7 +1,5 @@
 //! The record of one attempt, as it travels from a gateway's log to Postgres.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -142,6 +140,17 @@ pub enum Entry {
         /// The attempt.
         record: Box<Record>,
     },
+    /// No final of the writer has a sequence from here through there.
+    Gap {
+        /// Whose sequence.
+        writer: WriterId,
+        /// The first one without a final.
+        from: u64,
+        /// The last one without.
+        through: u64,
+        /// Whether there were finals that damage to the log has destroyed; else none was ever given one of these.
+        damaged: bool,
+    },
     /// A sign of life.
     Beat {
         /// Whose.
@@ -149,6 +158,13 @@ pub enum Entry {
         /// What it says.
         beat: Beat,
     },
+}
+
+/// The end of a gap, in the stream.
+#[derive(Serialize, Deserialize)]
+struct GapEnd {
+    through: u64,
+    damaged: bool,
 }
 
 /// An entry of the usage stream that nobody can read.
@@ -166,17 +182,28 @@ pub enum Unreadable {
 }
 
 impl Entry {
-    /// The fields of the stream entry: `w` writer, then `s` sequence and `r` record, or `b` beat.
+    /// The fields of the stream entry: `w` writer, then `s` sequence and `r` record or `g` end of a gap, or `b` beat.
     ///
     /// # Panics
     /// Never: the types here always serialise.
     #[must_use]
     pub fn to_fields(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::Final { writer, sequence, record } => vec![
+            Self::Final { writer, sequence, record } => {
+                let [of, place, text] = FINAL_FIELDS;
+                vec![
+                    (of, writer.to_string()),
+                    (place, sequence.to_string()),
+                    (text, serde_json::to_string(record).expect("a record serialises")),
+                ]
+            }
+            Self::Gap { writer, from, through, damaged } => vec![
                 ("w", writer.to_string()),
-                ("s", sequence.to_string()),
-                ("r", serde_json::to_string(record).expect("a record serialises")),
+                ("s", from.to_string()),
+                (
+                    "g",
+                    serde_json::to_string(&GapEnd { through: *through, damaged: *damaged }).expect("a gap serialises"),
+                ),
             ],
             Self::Beat { writer, beat } => {
                 vec![("w", writer.to_string()), ("b", serde_json::to_string(beat).expect("a beat serialises"))]
@@ -184,24 +211,27 @@ impl Entry {
         }
     }
 
-    /// Reads the fields of a stream entry.
+    /// Reads a stream entry, field by field.
     ///
     /// # Errors
     /// When a field is missing or unreadable.
-    pub fn from_fields(fields: &HashMap<String, String>) -> Result<Self, Unreadable> {
-        let writer = fields.get("w").ok_or(Unreadable::Missing("w"))?;
-        let writer = writer.parse().map_err(|_| Unreadable::Bad("w"))?;
-        if let Some(beat) = fields.get("b") {
-            return Ok(Self::Beat { writer, beat: serde_json::from_str(beat)? });
+    pub fn read<'a>(field: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, Unreadable> {
+        let wanted = |name| field(name).ok_or(Unreadable::Missing(name));
+        let writer = parsed(wanted("w")?).ok_or(Unreadable::Bad("w"))?;
+        if let Some(beat) = field("b") {
+            return Ok(Self::Beat { writer, beat: serde_json::from_slice(beat)? });
         }
-        let sequence = fields.get("s").ok_or(Unreadable::Missing("s"))?;
-        let record = fields.get("r").ok_or(Unreadable::Missing("r"))?;
-        Ok(Self::Final {
-            writer,
-            sequence: sequence.parse().map_err(|_| Unreadable::Bad("s"))?,
-            record: serde_json::from_str(record)?,
-        })
+        let sequence = parsed(wanted("s")?).ok_or(Unreadable::Bad("s"))?;
+        if let Some(end) = field("g") {
+            let GapEnd { through, damaged } = serde_json::from_slice(end)?;
+            return Ok(Self::Gap { writer, from: sequence, through, damaged });
+        }
+        Ok(Self::Final { writer, sequence, record: serde_json::from_slice(wanted("r")?)? })
     }
+}
+
+fn parsed<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// A gateway's report that an instance does not answer as it should; an entry of the strikes stream.
