@@ -26,7 +26,6 @@ fn at(second: i64) -> DateTime<Utc> {
 
 fn attempt(sequence: u64, tt: f64) -> Entry {
     let mut record = record(admission(10));
-    record.admission.invocation = InvocationId(uuid::Uuid::from_u128(2));
     record.facts = Facts { tt, ..Facts::default() };
     Entry::Final { writer: writer(), sequence, record: Box::new(record) }
 }
@@ -91,11 +90,11 @@ fn an_entry_that_is_gone_from_redis_says_nothing() {
 
 #[test]
 fn the_first_final_of_an_attempt_stands_and_a_different_one_is_counted() {
-    let mut other = attempt(6, 2.0);
-    if let Entry::Final { record, .. } = &mut other {
-        record.delivered = false;
-    }
-    let entries = [entry("1-0", &attempt(4, 2.0)), entry("2-0", &attempt(5, 2.0)), entry("3-0", &other)];
+    let first = record(admission(10));
+    let mut other = first.clone();
+    other.delivered = false;
+    let last = |sequence, record| Entry::Final { writer: writer(), sequence, record: Box::new(record) };
+    let entries = [entry("1-0", &last(4, first.clone())), entry("2-0", &last(5, first)), entry("3-0", &last(6, other))];
     let batch = Batch::read(&entries);
     let (finals, contradictions) = batch.first_finals();
     assert_eq!((finals.len(), finals[0].sequence, contradictions), (1, 4, 1));
