@@ -23,9 +23,11 @@ const AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// How a call ended for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With `[DONE]`.
+    /// With `[DONE]`, or with all of an answer in one piece.
     Whole,
-    /// In the middle of the stream, or with an error event.
+    /// With an error event.
+    Failed,
+    /// In the middle of the answer.
     Cut,
     /// With an answer that is no stream.
     Refused(u16),
@@ -47,7 +49,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    fn nothing(started: Instant) -> Self {
+    pub(crate) fn nothing(started: Instant) -> Self {
         Self { started, call: None, tokens: 0, end: End::Nothing, code: None }
     }
 }
@@ -105,8 +107,8 @@ pub(crate) async fn ask(web: &Client, url: &str, key: &str, model: &str, tokens:
         let code = body.pointer("/error/code").and_then(Value::as_str).map(str::to_owned);
         return Seen { started, call: id, tokens: 0, end, code };
     }
-    let (tokens, whole) = read(&mut answer.bytes_stream(), u64::MAX).await;
-    Seen { started, call: id, tokens, end: if whole { End::Whole } else { End::Cut }, code: None }
+    let (tokens, end) = read(&mut answer.bytes_stream(), u64::MAX).await;
+    Seen { started, call: id, tokens, end, code: None }
 }
 
 /// The `X-Chutes-InvocationID` of an answer.
@@ -114,27 +116,45 @@ pub(crate) fn call_of(answer: &Response) -> Option<Uuid> {
     answer.headers().get(headers::INVOCATION_ID)?.to_str().ok()?.parse().ok()
 }
 
-/// Reads so many content chunks of a stream; their number, and whether the stream came to its end.
-pub(crate) async fn read(
-    pieces: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
-    at_most: u64,
-) -> (u64, bool) {
-    let (mut text, mut tokens) = (Vec::new(), 0);
+/// Reads so many content chunks of a stream; their number, and how it ended up to there.
+pub(crate) async fn read(pieces: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin), at_most: u64) -> (u64, End) {
+    let mut reading = Reading::default();
     while let Some(Ok(piece)) = pieces.next().await {
-        text.extend_from_slice(&piece);
-        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = text.drain(..=end).collect();
-            let Some(data) = line.trim_ascii().strip_prefix(b"data: ") else { continue };
-            if data == b"[DONE]" {
-                return (tokens, true);
-            }
-            let chunk: Value = serde_json::from_slice(data).unwrap();
-            let content = chunk.pointer("/choices/0/delta/content").and_then(Value::as_str);
-            tokens += u64::from(content.is_some_and(|content| !content.is_empty()));
-            if tokens == at_most {
-                return (tokens, false);
-            }
+        if let Some(end) = reading.take(&piece, at_most) {
+            return (reading.tokens, end);
         }
     }
-    (tokens, false)
+    (reading.tokens, End::Cut)
+}
+
+/// A stream of events as far as it has come.
+#[derive(Default)]
+pub(crate) struct Reading {
+    rest: Vec<u8>,
+    /// Content chunks so far.
+    pub(crate) tokens: u64,
+}
+
+impl Reading {
+    /// Takes in the next bytes; says how the stream has ended once it has, or once it has so many content chunks.
+    pub(crate) fn take(&mut self, piece: &[u8], at_most: u64) -> Option<End> {
+        self.rest.extend_from_slice(piece);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            let Some(data) = line.trim_ascii().strip_prefix(b"data: ") else { continue };
+            if data == b"[DONE]" {
+                return Some(End::Whole);
+            }
+            let chunk: Value = serde_json::from_slice(data).unwrap();
+            if chunk.get("error").is_some() {
+                return Some(End::Failed);
+            }
+            let content = chunk.pointer("/choices/0/delta/content").and_then(Value::as_str);
+            self.tokens += u64::from(content.is_some_and(|content| !content.is_empty()));
+            if self.tokens == at_most {
+                return Some(End::Cut);
+            }
+        }
+        None
+    }
 }

@@ -14,5 +14,6 @@ mod operator;
 mod pickle;
 mod records;
 mod revocation;
+mod rush;
 mod scene;
 mod scripts;

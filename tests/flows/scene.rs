@@ -67,7 +67,8 @@ impl Scene {
         .await
     }
 
-    async fn with(adapt: impl FnOnce(&mut Options)) -> Self {
+    /// With a stack that differs from the usual one.
+    pub(crate) async fn with(adapt: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut options = Options::new(folder.path().to_owned(), Programs::find().await.unwrap());
         adapt(&mut options);
