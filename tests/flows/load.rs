@@ -117,7 +117,10 @@ pub(crate) fn call_of(answer: &Response) -> Option<Uuid> {
 }
 
 /// Reads so many content chunks of a stream; their number, and how it ended up to there.
-pub(crate) async fn read(pieces: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin), at_most: u64) -> (u64, End) {
+pub(crate) async fn read(
+    pieces: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
+    at_most: u64,
+) -> (u64, End) {
     let mut reading = Reading::default();
     while let Some(Ok(piece)) = pieces.next().await {
         if let Some(end) = reading.take(&piece, at_most) {

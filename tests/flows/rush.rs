@@ -81,7 +81,8 @@ impl Requests {
         let model = &scene.sample(Engine::Vllm).model;
         let request = |stream: bool, tokens: u64| {
             let messages = json!([{"role": "user", "content": "Go on."}]);
-            let body = json!({"model": model, "stream": stream, "max_tokens": tokens, "messages": messages}).to_string();
+            let body =
+                json!({"model": model, "stream": stream, "max_tokens": tokens, "messages": messages}).to_string();
             let head = format!(
                 "POST /v1/chat/completions HTTP/1.1\r\nHost: llm.{DOMAIN}:{port}\r\nAuthorization: Bearer {}\r\n\
                  Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",

@@ -93,7 +93,10 @@ async fn a_redis_that_is_away_for_long_costs_no_call_no_memory_and_no_record() {
         usual as f64 / f64::from(1 << 20),
     ));
     for (name, (before, after)) in ["gateway", "miner"].into_iter().zip(before.into_iter().zip(after)) {
-        screen::say(&format!("  {name}: {:.0} µs of a core for each", (after - before).as_secs_f64() * 1e6 / answered as f64));
+        screen::say(&format!(
+            "  {name}: {:.0} µs of a core for each",
+            (after - before).as_secs_f64() * 1e6 / answered as f64
+        ));
     }
     assert!(answered == seen.len(), "not all were served");
     assert!(growth <= GROWTH, "the gateway grew by {growth} bytes");
