@@ -103,8 +103,7 @@ pub(crate) async fn ask(web: &Client, url: &str, key: &str, model: &str, tokens:
     let id = call_of(&answer);
     if !answer.status().is_success() {
         let end = End::Refused(answer.status().as_u16());
-        let body: Value = answer.json().await.unwrap_or_default();
-        let code = body.pointer("/error/code").and_then(Value::as_str).map(str::to_owned);
+        let code = code_of(&answer.bytes().await.unwrap_or_default());
         return Seen { started, call: id, tokens: 0, end, code };
     }
     let (tokens, end) = read(&mut answer.bytes_stream(), u64::MAX).await;
@@ -114,6 +113,12 @@ pub(crate) async fn ask(web: &Client, url: &str, key: &str, model: &str, tokens:
 /// The `X-Chutes-InvocationID` of an answer.
 pub(crate) fn call_of(answer: &Response) -> Option<Uuid> {
     answer.headers().get(headers::INVOCATION_ID)?.to_str().ok()?.parse().ok()
+}
+
+/// The code in the body of a refusal.
+pub(crate) fn code_of(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    body.pointer("/error/code")?.as_str().map(str::to_owned)
 }
 
 /// Reads so many content chunks of a stream; their number, and how it ended up to there.

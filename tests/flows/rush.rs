@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::load::{End, Reading, Seen};
+use crate::load::{self, End, Reading, Seen};
 use crate::scene::{Scene, User};
 
 const LONGEST: Duration = Duration::from_secs(60);
@@ -146,7 +146,10 @@ async fn call(connection: &mut Option<TcpStream>, requests: &Requests, stream: b
             let (tokens, end) = read_chunks(socket, head.rest).await;
             seen(tokens, end)
         }
-        _ => seen(0, End::Refused(status)),
+        _ => {
+            let body = read_whole(socket, head).await.unwrap_or_default();
+            Seen { code: load::code_of(&body), ..seen(0, End::Refused(status)) }
+        }
     }
 }
 

@@ -23,6 +23,8 @@ const FREE: &str = "48";
 const GROWTH: u64 = 32 << 20;
 /// How soon everything is in Postgres once Redis is back and the load has stopped.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// After it a gateway has what it needs for this load.
+const WARM_UP: Duration = Duration::from_secs(3);
 const SAMPLE: Duration = Duration::from_millis(250);
 
 /// Runs for so long and gives the most memory that the gateway had meanwhile.
@@ -63,7 +65,9 @@ async fn a_redis_that_is_away_for_long_costs_no_call_no_memory_and_no_record() {
     let away = Duration::from_secs(Size::asked().pick(8, 600));
     let mut scene = Scene::with(|options| {
         options.gateways = 1;
-        options.gateway_settings.push(("GATEWAY_STALE_AFTER".into(), STALE_AFTER.into()));
+        // A machine that is busy with something else sheds no load here.
+        let settings = [("GATEWAY_STALE_AFTER", STALE_AFTER), ("GATEWAY_MAX_LAG_SECONDS", "60")];
+        options.gateway_settings.extend(settings.map(|(name, value)| (name.into(), value.into())));
     })
     .await;
     let user = scene.user("free", 1, &["--permissions", FREE]).await;
@@ -73,7 +77,7 @@ async fn a_redis_that_is_away_for_long_costs_no_call_no_memory_and_no_record() {
 
     let (began, before) = (Instant::now(), used(&mut scene));
     let rush = Rush::start(&scene, 0, &user, pace);
-    let usual = watch_memory(&mut scene, away / 10).await;
+    let usual = watch_memory(&mut scene, WARM_UP.max(away / 10)).await;
     scene.platform.redis.process().freeze().unwrap();
     let silent = watch_memory(&mut scene, away / 2).await;
     scene.platform.redis.process().kill().unwrap();
@@ -98,9 +102,12 @@ async fn a_redis_that_is_away_for_long_costs_no_call_no_memory_and_no_record() {
             (after - before).as_secs_f64() * 1e6 / answered as f64
         ));
     }
-    assert!(answered == seen.len(), "not all were served");
+    let refused = seen.iter().find(|call| call.end != End::Whole);
+    assert!(refused.is_none(), "{refused:?}");
     assert!(growth <= GROWTH, "the gateway grew by {growth} bytes");
     assert!(settled <= SETTLED_WITHIN, "everything was in Postgres only after {settled:?}");
-    assert!(rate >= 0.95 * pace.calls_per_second, "only {rate:.0} calls a second");
+    if Size::asked() == Size::Full {
+        assert!(rate >= 0.95 * pace.calls_per_second, "only {rate:.0} calls a second");
+    }
     books::balance(&mut scene, &user, &seen).await;
 }
