@@ -1,5 +1,9 @@
 //! Whatever dies under load, each call is counted once: by clients, in Postgres and in the export.
 
+mod away;
+mod disk;
+mod kills;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -307,8 +307,11 @@ async fn wait_until_ready([http, https, internal]: [u16; 3]) {
 }
 
 fn record(entry: &redis::streams::StreamId) -> Option<Record> {
-    let fields = entry.map.iter().map(|(name, value)| (name.clone(), redis::from_redis_value(value.clone()).unwrap()));
-    match Entry::from_fields(&fields.collect()).unwrap() {
+    let field = |name: &str| match &entry.map[name] {
+        redis::Value::BulkString(text) => text.as_slice(),
+        other => panic!("{name} is {other:?}"),
+    };
+    match Entry::read(|name| entry.map.contains_key(name).then(|| field(name))).unwrap() {
         Entry::Final { record, .. } => Some(*record),
         Entry::Gap { .. } | Entry::Beat { .. } => None,
     }
