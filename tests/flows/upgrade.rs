@@ -147,7 +147,7 @@ async fn stream(web: &Client, target: &Target, version: Version, tokens: u64, be
         }
     };
     let (tokens, end) = load::read_telling(&mut answer.bytes_stream(), u64::MAX, tell).await;
-    Seen { started, call, tokens, end: if whole { End::Whole } else { End::Cut }, code: None }
+    Seen { started, call, tokens, end, code: None }
 }
 
 /// Short calls without end: on new connections, and on kept ones of both versions of HTTP.
