@@ -8,6 +8,7 @@ mod control_stand_in;
 mod directory;
 mod edge;
 mod freezing_proxy;
+mod fuzz;
 mod instance;
 mod limit;
 mod platform;
