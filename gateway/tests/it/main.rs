@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
 mod auth;
+mod bad_input;
 mod call;
 mod client;
 mod control_stand_in;

@@ -131,6 +131,21 @@ impl Platform {
         }
     }
 
+    /// Waits until the gateway lives and has no call in flight.
+    pub(crate) async fn is_idle(&self) {
+        let client = reqwest::Client::builder().build().unwrap();
+        let metrics = format!("http://127.0.0.1:{}/metrics", self.internal);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let text = client.get(&metrics).bearer_auth("internal").send().await.unwrap().text().await.unwrap();
+            if text.lines().any(|line| line == "chutes_gateway_calls_in_flight 0") {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "a call is in flight for good");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Asks the gateway to stop.
     pub(crate) fn terminate(&self) {
         let pid = i32::try_from(self.process.id()).unwrap();
