@@ -1,6 +1,5 @@
 //! Rules without I/O: same input, same answer.
 
-pub mod batch;
 pub mod chute;
 pub mod export;
 pub mod export_hour;

@@ -34,6 +34,17 @@ enum Standing {
     OnTrial,
 }
 
+/// An instance that a call may go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub instance: InstanceId,
+    /// Calls that this process may have there at once, as things stand.
+    pub places: u32,
+    /// Calls that other gateways have there, as far as known.
+    pub elsewhere: u32,
+}
+
 /// A place on an instance; given back once, by [`Balance::release`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a reservation that is not released blocks a place for good"]
@@ -49,10 +60,10 @@ pub enum Pick {
     Chosen {
         /// Where; already counted.
         reservation: Reservation,
-        /// Mean calls in flight over the candidates, this one not counted.
+        /// Mean calls in flight over the candidates, of all gateways as far as known, this one not counted.
         mean_connections: f64,
     },
-    /// Those left are at their concurrency, or waiting for a trial to end.
+    /// Those left have no place, or wait for a trial to end.
     AllBusy,
     /// Those left are struck out.
     AllStruck,
@@ -87,25 +98,20 @@ impl Balance {
     }
 
     /// Chooses among the candidates not tried yet and takes the place in the same step. `random` breaks ties.
-    pub fn pick(
-        &mut self,
-        candidates: &[InstanceId],
-        concurrency: u32,
-        tried: &[InstanceId],
-        now: Duration,
-        random: u64,
-    ) -> Pick {
+    pub fn pick(&mut self, candidates: &[Candidate], tried: &[InstanceId], now: Duration, random: u64) -> Pick {
+        let untried = || candidates.iter().filter(|candidate| !tried.contains(&candidate.instance));
         let (mut least, mut ties) = (u32::MAX, 0_u64);
         let (mut left, mut struck) = (0_usize, 0_usize);
-        for instance in candidates.iter().filter(|instance| !tried.contains(instance)) {
-            let load = self.load(*instance);
+        for candidate in untried() {
+            let load = self.load(candidate.instance);
             left += 1;
             struck += usize::from(matches!(load.standing, Standing::Struck { until } if now < until));
-            if !load.takes_calls(concurrency, now) || load.outstanding > least {
+            let calls = load.calls(candidate);
+            if !load.takes_calls(candidate.places, now) || calls > least {
                 continue;
             }
-            ties = if load.outstanding == least { ties + 1 } else { 1 };
-            least = load.outstanding;
+            ties = if calls == least { ties + 1 } else { 1 };
+            least = calls;
         }
         let Some(turn) = random.checked_rem(ties) else {
             return match left {
@@ -114,17 +120,15 @@ impl Balance {
                 _ => Pick::AllBusy,
             };
         };
-        let chosen = candidates
-            .iter()
-            .filter(|instance| !tried.contains(instance))
-            .filter(|instance| {
-                let load = self.load(**instance);
-                load.outstanding == least && load.takes_calls(concurrency, now)
+        let chosen = untried()
+            .filter(|candidate| {
+                let load = self.load(candidate.instance);
+                load.calls(candidate) == least && load.takes_calls(candidate.places, now)
             })
             .nth(usize::try_from(turn).unwrap_or(0));
-        let Some(&instance) = chosen else { return Pick::None };
+        let Some(candidate) = chosen else { return Pick::None };
         let mean_connections = self.mean_connections(candidates);
-        Pick::Chosen { reservation: self.reserve(instance), mean_connections }
+        Pick::Chosen { reservation: self.reserve(candidate.instance), mean_connections }
     }
 
     /// Notes that the instance has begun to answer, before the call is over: a strike is cleared.
@@ -163,14 +167,9 @@ impl Balance {
         self.loads.retain(|instance, load| load.outstanding > 0 || is_there(*instance));
     }
 
-    /// Mean calls in flight over some instances.
-    #[must_use]
-    pub fn mean_connections(&self, instances: &[InstanceId]) -> f64 {
-        if instances.is_empty() {
-            return 0.0;
-        }
-        let sum: u64 = instances.iter().map(|instance| u64::from(self.load(*instance).outstanding)).sum();
-        sum as f64 / instances.len() as f64
+    fn mean_connections(&self, candidates: &[Candidate]) -> f64 {
+        let calls = |candidate: &Candidate| u64::from(self.load(candidate.instance).calls(candidate));
+        candidates.iter().map(calls).sum::<u64>() as f64 / candidates.len().max(1) as f64
     }
 
     fn load(&self, instance: InstanceId) -> Load {
@@ -189,13 +188,18 @@ impl Balance {
 }
 
 impl Load {
-    fn takes_calls(self, concurrency: u32, now: Duration) -> bool {
+    /// Calls at the instance, of all gateways.
+    fn calls(self, candidate: &Candidate) -> u32 {
+        self.outstanding.saturating_add(candidate.elsewhere)
+    }
+
+    fn takes_calls(self, places: u32, now: Duration) -> bool {
         let stands = match self.standing {
             Standing::Good => true,
             Standing::Struck { until } => until <= now,
             Standing::OnTrial => false,
         };
-        stands && self.outstanding < concurrency
+        stands && self.outstanding < places
     }
 }
 

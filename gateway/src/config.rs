@@ -1,6 +1,7 @@
 //! Every setting of the program, typed and documented; read once, before any port is opened.
 
 mod client;
+mod edge;
 mod instances;
 mod limits;
 mod record;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use clap::Parser;
 
 pub use self::client::Client;
+pub use self::edge::Edge;
 pub use self::instances::Instances;
 pub use self::limits::Limits;
 pub use self::record::Record;
@@ -91,6 +93,10 @@ pub struct Config {
     /// The clients' side.
     #[command(flatten)]
     pub client: Client,
+
+    /// The edge itself.
+    #[command(flatten)]
+    pub edge: Edge,
 
     /// The instances' side.
     #[command(flatten)]

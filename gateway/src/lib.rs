@@ -7,6 +7,7 @@ pub mod call;
 pub mod clock;
 pub mod config;
 pub mod directory;
+pub mod edge;
 #[cfg(test)]
 mod fixture;
 pub mod forward;

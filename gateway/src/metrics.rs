@@ -1,6 +1,7 @@
 //! Every metric of the program, by subject.
 
 mod calls;
+mod edge;
 mod record;
 mod register;
 mod who;
@@ -8,6 +9,7 @@ mod who;
 use prometheus::Registry;
 
 pub use self::calls::{Calls, InFlight};
+pub use self::edge::{Edge, Refused};
 pub use self::record::Record;
 use self::register::Register;
 pub use self::who::Who;
@@ -18,6 +20,8 @@ pub struct Metrics {
     pub registry: Registry,
     /// Calls and their attempts.
     pub calls: Calls,
+    /// The edge itself: connections, memory, processor.
+    pub edge: Edge,
     /// What the edge knows: chutes and principals.
     pub who: Who,
     /// The record of calls.
@@ -32,7 +36,8 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let register = Register(&registry);
-        let (calls, who, record) = (Calls::new(register)?, Who::new(register)?, Record::new(register)?);
-        Ok(Self { registry, calls, who, record })
+        let (calls, edge) = (Calls::new(register)?, Edge::new(register)?);
+        let (who, record) = (Who::new(register)?, Record::new(register)?);
+        Ok(Self { registry, calls, edge, who, record })
     }
 }

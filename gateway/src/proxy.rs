@@ -17,6 +17,8 @@ use crate::call::answer::Stamp;
 use crate::call::downstream::Client;
 use crate::call::upstream::Network;
 use crate::call::{Calls, Request, Room};
+use crate::edge::admission::Admission;
+use crate::edge::{self, Largest};
 use crate::forward::{self, Forwarded, Service, Services};
 use crate::framing;
 use crate::host::{Hosts, Target, merge_slashes};
@@ -32,6 +34,10 @@ pub struct Proxy {
     pub services: Services,
     /// Calls of chutes.
     pub calls: Calls<Network>,
+    /// Says whether there is room for a call.
+    pub admission: Arc<Admission>,
+    /// The largest request head.
+    pub largest_head: Largest,
     /// Counts requests in flight.
     pub lifecycle: Arc<Lifecycle>,
     /// How long a client may be silent while it sends its body.
@@ -58,6 +64,7 @@ impl Proxy {
     fn way(&self, session: &ServerSession) -> Result<Way, Refusal> {
         let request = session.req_header();
         let raw = (!session.is_http2()).then(|| session.to_h1_raw());
+        edge::head_is_read(session, self.largest_head)?;
         framing::check(request, raw.as_deref()).map_err(|unclear| Refusal::BadRequest(unclear.into()))?;
         let room = match self.hosts.target(tls_name(session), &request.uri, &request.headers)? {
             Target::Api => return Ok(Way::Service(Service::Api)),
@@ -73,6 +80,9 @@ impl Proxy {
     }
 
     async fn serve_call(&self, session: &mut ServerSession, room: Room) {
+        if let Err(refusal) = self.admission.call().await {
+            return self.turn_away(session, &refusal).await;
+        }
         let request = session.req_header();
         let announced = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let request = Request {

@@ -16,6 +16,19 @@ pub enum Whose {
     Chute,
 }
 
+/// What there is too little of at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scarce {
+    /// Places for calls in flight.
+    Places,
+    /// Room for request bodies.
+    Bodies,
+    /// Memory.
+    Memory,
+    /// Processor time.
+    Processor,
+}
+
 /// Where a rate or concurrency limit stands, for the `X-RateLimit-*` headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -88,8 +101,17 @@ pub enum Refusal {
     },
     /// The client did not send its body in time.
     BodyTimeout,
-    /// All bodies in memory together are too large at the moment.
-    Overloaded,
+    /// The request head is larger than one may be.
+    HeadTooLarge {
+        /// Bytes allowed.
+        bytes: usize,
+        /// Fields allowed.
+        fields: usize,
+    },
+    /// The client did not send its request head in time.
+    HeadTimeout,
+    /// There is too little of something at the moment.
+    Overloaded(Scarce),
     /// The chute is under maintenance.
     Maintenance,
     /// No instance runs.
@@ -137,8 +159,9 @@ impl Refusal {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::RefusedByInstance(status) => *status,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoInstance(_) | Self::Overloaded | Self::NotReady(_) | Self::LogUnwritable | Self::NoService(_) => {
+            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BodyTimeout | Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::NoInstance(_) | Self::Overloaded(_) | Self::NotReady(_) | Self::LogUnwritable | Self::NoService(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Exhausted | Self::EmptyAnswer | Self::BadAnswer | Self::ServiceFailed(_) => StatusCode::BAD_GATEWAY,
@@ -168,7 +191,9 @@ impl Refusal {
             Self::BadRequest(_) | Self::RefusedByInstance(_) => "bad_request",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyTimeout => "body_timeout",
-            Self::Overloaded => "overloaded",
+            Self::HeadTooLarge { .. } => "head_too_large",
+            Self::HeadTimeout => "head_timeout",
+            Self::Overloaded(_) => "overloaded",
             Self::Maintenance => "maintenance",
             Self::NoInstance(_) => "no_instance",
             Self::AtCapacity => "at_capacity",
@@ -198,7 +223,7 @@ impl Refusal {
             Self::NoInstance(_) | Self::NoService(_) => Some(Duration::from_secs(10)),
             Self::TooManyAtOnce { .. }
             | Self::AtCapacity
-            | Self::Overloaded
+            | Self::Overloaded(_)
             | Self::NotReady(_)
             | Self::LogUnwritable => Some(Duration::from_secs(1)),
             Self::UnknownChute
@@ -216,6 +241,8 @@ impl Refusal {
             | Self::RefusedByInstance(_)
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout
+            | Self::HeadTooLarge { .. }
+            | Self::HeadTimeout
             | Self::Exhausted
             | Self::EmptyAnswer
             | Self::BadAnswer
@@ -303,7 +330,11 @@ impl Refusal {
             }
             Self::BodyTooLarge { limit } => format!("request body is larger than {limit} bytes"),
             Self::BodyTimeout => "the request body did not arrive in time".into(),
-            Self::Overloaded => "too many large requests at the moment, try again".into(),
+            Self::HeadTooLarge { bytes, fields } => {
+                format!("the request head is larger than {bytes} bytes or has more than {fields} fields")
+            }
+            Self::HeadTimeout => "the request head did not arrive in time".into(),
+            Self::Overloaded(scarce) => format!("{}, try again", scarce.words()),
             Self::Maintenance => "model is under maintenance".into(),
             Self::NoInstance(chute) => format!("No instances available (yet) for chute_id='{chute}'"),
             Self::AtCapacity => "Infrastructure is at maximum capacity, try again later".into(),
@@ -317,6 +348,18 @@ impl Refusal {
             Self::ServiceFailed(host) => format!("the service behind {host} broke off"),
             Self::ServiceTimeout(host) => format!("the service behind {host} did not answer in time"),
             Self::Internal => "internal error".into(),
+        }
+    }
+}
+
+impl Scarce {
+    /// How messages name it.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Places => "too many calls at the moment",
+            Self::Bodies => "too many large requests at the moment",
+            Self::Memory => "the service is short of memory at the moment",
+            Self::Processor => "the service is overloaded at the moment",
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use pingora::proxy::http_proxy_service;
+use pingora::listeners::Listeners;
+use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::listening::Service as Listening;
@@ -21,6 +22,10 @@ use crate::call::{Calls, Patience};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::edge::admission::Admission;
+use crate::edge::connections::{Connections, Limits as ConnectionLimits};
+use crate::edge::memory::Memory;
+use crate::edge::{BeforeTls, Door};
 use crate::forward::Services;
 use crate::host::Hosts;
 use crate::internal::Internal;
@@ -51,6 +56,8 @@ struct Parts {
     quota: Arc<Quota>,
     places: Arc<Places>,
     certificates: Arc<Certificates>,
+    memory: Arc<Memory>,
+    admission: Arc<Admission>,
     log: UsageLog,
     strikes: Strikes,
     reporter: Arc<Reporter>,
@@ -71,13 +78,10 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     listening.add_tcp(&config.internal.to_string());
     listening.threads = Some(1);
     server.add_service(listening);
-    let mut edge = http_proxy_service(&server.configuration, parts.proxy(config)?);
-    for address in &config.https {
-        edge.add_tls_with_settings(&address.to_string(), None, parts.certificates.listener()?);
-    }
-    for address in &config.http {
-        edge.add_tcp(&address.to_string());
-    }
+    let mut proxy = HttpProxy::new(parts.proxy(config)?, server.configuration.clone());
+    proxy.handle_init_modules();
+    let door = Door::new(proxy, &config.edge, parts.admission.clone(), parts.metrics.clone());
+    let edge = Listening::with_listeners("edge".into(), parts.listeners(config)?, door);
     server.add_service(lifecycle.accepting(edge));
     info!(domain = config.domain, "starting");
     server.run(RunArgs { shutdown_signal: Box::new(Stop(lifecycle.clone())) });
@@ -93,6 +97,7 @@ impl Parts {
         let log = UsageLog::open(log_settings(config), clock, metrics.clone()).context("opening the record log")?;
         let redis = redis::Client::open(config.redis_url.as_str()).context("reading the Redis address")?;
         let (strikes, reporter) = strikes::channel(redis);
+        let memory = Arc::new(memory(config, &metrics)?);
         let default = Allowance { per_minute: config.limits.rate_per_minute, at_once: config.limits.max_concurrent };
         Ok(Self {
             clock,
@@ -102,6 +107,8 @@ impl Parts {
             quota: Arc::new(Quota::new(principals.clone(), log.writer())),
             places: Arc::new(Places::new(config.instances.strike)),
             certificates: Certificates::load(&config.certificates, &config.domain)?,
+            admission: admission(config, &memory, &metrics),
+            memory,
             principals,
             metrics,
             log,
@@ -110,11 +117,25 @@ impl Parts {
         })
     }
 
+    fn listeners(&self, config: &Config) -> anyhow::Result<Listeners> {
+        let mut listeners = Listeners::new();
+        for address in &config.https {
+            listeners.add_tls_with_settings(&address.to_string(), None, self.certificates.listener()?);
+        }
+        for address in &config.http {
+            listeners.add_tcp(&address.to_string());
+        }
+        listeners.set_pre_tls_callback(Arc::new(BeforeTls(self.admission.clone())));
+        Ok(listeners)
+    }
+
     fn proxy(&self, config: &Config) -> anyhow::Result<Proxy> {
         Ok(Proxy {
             hosts: Hosts::new(&config.domain),
             services: services(config),
             calls: self.calls(config)?,
+            admission: self.admission.clone(),
+            largest_head: config.edge.largest(),
             lifecycle: self.lifecycle.clone(),
             client_silence: config.client.client_silence,
             client_stall: config.client.client_stall,
@@ -172,6 +193,8 @@ impl Parts {
         server.add_service(lifecycle.duty("directory", move |stop| until(stop, directory.clone().follow())));
         let principals = self.principals.clone();
         server.add_service(lifecycle.duty("principals", move |stop| until(stop, principals.clone().follow())));
+        let memory = self.memory.clone();
+        server.add_service(lifecycle.duty("memory", move |stop| until(stop, memory.clone().follow())));
         let certificates = self.certificates.clone();
         server.add_service(lifecycle.duty("certificates", move |stop| certificates.clone().follow(stop)));
         let reporter = self.reporter.clone();
@@ -205,6 +228,21 @@ async fn forget_instances(places: Arc<Places>, directory: Arc<Directory>) {
             places.keep(|instance| routes.has_instance(instance));
         }
     }
+}
+
+fn memory(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Memory> {
+    let edge = &config.edge;
+    Memory::new(edge.memory_budget, edge.memory_no_calls, edge.memory_no_connections, metrics.clone())
+}
+
+fn admission(config: &Config, memory: &Arc<Memory>, metrics: &Arc<Metrics>) -> Arc<Admission> {
+    let limits = ConnectionLimits {
+        all: config.edge.max_connections,
+        per_address: config.edge.max_connections_per_address,
+        exempt: config.client.trusted_peers.clone(),
+    };
+    let connections = Connections::new(limits, metrics.edge.connections.clone());
+    Admission::new(config.edge.max_lag, connections, memory.clone(), metrics.clone())
 }
 
 fn clock(config: &Config) -> Clock {

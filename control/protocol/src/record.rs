@@ -1,7 +1,9 @@
 //! Sans-I/O cores of the record path, driven alike by the gateway, by control and by tests.
 
+pub mod batch;
 pub mod frame;
 pub mod hours;
+pub mod ledger;
 pub mod marks;
 pub mod recovery;
 pub mod settle;

@@ -139,6 +139,17 @@ pub enum Entry {
         /// The attempt.
         record: Box<Record>,
     },
+    /// No final of the writer has a sequence from here through there.
+    Gap {
+        /// Whose sequence.
+        writer: WriterId,
+        /// The first one without a final.
+        from: u64,
+        /// The last one without.
+        through: u64,
+        /// Whether there were finals that damage to the log has destroyed; else none was ever given one of these.
+        damaged: bool,
+    },
     /// A sign of life.
     Beat {
         /// Whose.
@@ -146,6 +157,13 @@ pub enum Entry {
         /// What it says.
         beat: Beat,
     },
+}
+
+/// The end of a gap, in the stream.
+#[derive(Serialize, Deserialize)]
+struct GapEnd {
+    through: u64,
+    damaged: bool,
 }
 
 /// An entry of the usage stream that nobody can read.
@@ -163,7 +181,7 @@ pub enum Unreadable {
 }
 
 impl Entry {
-    /// The fields of the stream entry: `w` writer, then `s` sequence and `r` record, or `b` beat.
+    /// The fields of the stream entry: `w` writer, then `s` sequence and `r` record or `g` end of a gap, or `b` beat.
     ///
     /// # Panics
     /// Never: the types here always serialise.
@@ -174,6 +192,14 @@ impl Entry {
                 ("w", writer.to_string()),
                 ("s", sequence.to_string()),
                 ("r", serde_json::to_string(record).expect("a record serialises")),
+            ],
+            Self::Gap { writer, from, through, damaged } => vec![
+                ("w", writer.to_string()),
+                ("s", from.to_string()),
+                (
+                    "g",
+                    serde_json::to_string(&GapEnd { through: *through, damaged: *damaged }).expect("a gap serialises"),
+                ),
             ],
             Self::Beat { writer, beat } => {
                 vec![("w", writer.to_string()), ("b", serde_json::to_string(beat).expect("a beat serialises"))]
@@ -192,12 +218,13 @@ impl Entry {
             return Ok(Self::Beat { writer, beat: serde_json::from_str(beat)? });
         }
         let sequence = fields.get("s").ok_or(Unreadable::Missing("s"))?;
+        let sequence = sequence.parse().map_err(|_| Unreadable::Bad("s"))?;
+        if let Some(end) = fields.get("g") {
+            let GapEnd { through, damaged } = serde_json::from_str(end)?;
+            return Ok(Self::Gap { writer, from: sequence, through, damaged });
+        }
         let record = fields.get("r").ok_or(Unreadable::Missing("r"))?;
-        Ok(Self::Final {
-            writer,
-            sequence: sequence.parse().map_err(|_| Unreadable::Bad("s"))?,
-            record: serde_json::from_str(record)?,
-        })
+        Ok(Self::Final { writer, sequence, record: serde_json::from_str(record)? })
     }
 }
 

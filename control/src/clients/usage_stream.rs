@@ -5,10 +5,9 @@ use std::time::Duration;
 use anyhow::Context;
 use protocol::ids::WriterId;
 use protocol::keys::{Key, USAGE_GROUP};
+use protocol::record::batch::RawEntry;
 use redis::aio::ConnectionManager;
 use redis::{Cmd, RedisError, RedisResult, Value, cmd, pipe};
-
-use crate::domain::batch::RawEntry;
 
 /// Name of the one consumer; the duty's lock keeps it alone.
 const CONSUMER: &str = "ingest_usage";

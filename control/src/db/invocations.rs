@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use futures::stream::{BoxStream, StreamExt as _};
 use protocol::ids::{CallId, ChuteId, ImageId, InstanceId, InvocationId, UserId};
+use protocol::record::batch::AttemptKey;
 use protocol::signing::Hotkey;
 use protocol::usage::{Outcome, Record};
 use sqlx::PgExecutor;
@@ -12,9 +13,6 @@ use uuid::Uuid;
 use crate::domain::export::Invocation;
 use crate::domain::export_hour::ExportHour;
 use crate::domain::pace::Metrics;
-
-/// What makes an attempt the same attempt.
-pub type AttemptKey = (InvocationId, DateTime<Utc>);
 
 /// An attempt on its way into the table.
 #[derive(Clone, Debug)]

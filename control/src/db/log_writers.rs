@@ -5,19 +5,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use protocol::ids::WriterId;
 use protocol::record::hours;
+use protocol::record::ledger::LogWriter;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
-
-/// A record log as the ingester knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogWriter {
-    /// Highest contiguous sequence that is stored.
-    pub mark: u64,
-    /// Clock of the newest beat that holds.
-    pub clock: DateTime<Utc>,
-    /// Whether the writer will write no more.
-    pub closed: bool,
-}
 
 /// Locks the rows of writers until the transaction ends, always in the same order; new ones begin at `first_heard`.
 ///

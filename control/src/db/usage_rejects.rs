@@ -1,10 +1,9 @@
 //! Usage entries that nobody could read, kept for whoever looks.
 
 use chrono::{DateTime, Utc};
+use protocol::record::batch::Reject;
 use sqlx::PgExecutor;
 use uuid::Uuid;
-
-use crate::domain::batch::Reject;
 
 /// Keeps entries, each text once, and says how many are new.
 ///

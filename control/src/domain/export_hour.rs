@@ -1,9 +1,7 @@
 //! The hour of an export: named by the end of its window, as the files are.
 
-use chrono::{DateTime, Datelike, Duration, DurationRound, NaiveDate, Timelike, Utc};
-
-/// How far a gateway's clock may run ahead of ours.
-const FURTHEST_AHEAD: Duration = Duration::hours(24);
+use chrono::{DateTime, Datelike, Duration, NaiveDate, Timelike, Utc};
+use protocol::record::hours;
 
 /// The window `[end − 1 h, end)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,8 +22,7 @@ impl ExportHour {
     /// The hour whose window holds `at`.
     #[must_use]
     pub fn holding(at: DateTime<Utc>) -> Self {
-        let start = at.duration_trunc(Duration::hours(1)).unwrap_or(DateTime::UNIX_EPOCH);
-        Self(start + Duration::hours(1))
+        Self(hours::end_of(at))
     }
 
     /// The hour whose file holds a row that ended at `completed_at`: its own while that is open, else the oldest open.
@@ -33,7 +30,7 @@ impl ExportHour {
     /// A clock that runs ahead puts it off by a day at most.
     #[must_use]
     pub fn of_row(completed_at: DateTime<Utc>, oldest_open: Self, now: DateTime<Utc>) -> Self {
-        Self::holding(completed_at.min(now + FURTHEST_AHEAD)).max(oldest_open)
+        Self(hours::end_for_row(completed_at, oldest_open.0, now))
     }
 
     /// The hour that ends at `end`; nothing where that is not a whole hour.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 use protocol::ids::{ChuteId, UserId, WriterId};
-use protocol::record::marks;
+use protocol::record::batch::{Batch, RawEntry};
+use protocol::record::ledger;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -17,8 +18,6 @@ use super::Task;
 use crate::clients::usage_stream::{UsageStream, Wanted};
 use crate::db;
 use crate::db::invocations::NewInvocation;
-use crate::db::log_writers::LogWriter;
-use crate::domain::batch::{Batch, Final, RawEntry};
 use crate::domain::export_hour::ExportHour;
 use crate::domain::settlement;
 use crate::metrics::Metrics;
@@ -186,7 +185,8 @@ async fn store_attempts(
     oldest_open: ExportHour,
     now: DateTime<Utc>,
 ) -> anyhow::Result<Stored> {
-    let (finals, contradictions) = batch.first_finals();
+    let first = batch.first_finals();
+    let finals = &first.0;
     if finals.is_empty() {
         return Ok(Stored::default());
     }
@@ -195,10 +195,9 @@ async fn store_attempts(
     // Under the locks: another ingester's attempts of these chutes are visible from here on.
     let attempts: Vec<_> = finals.iter().map(|entry| entry.attempt()).collect();
     let held: HashMap<_, _> = db::invocations::hashes(&mut *db, &attempts).await?.into_iter().collect();
-    let differing = |entry: &&&Final| held.get(&entry.attempt()).is_some_and(|hash| *hash != entry.hash);
-    let contradicted = contradictions + finals.iter().filter(differing).count() as u64;
+    let found = ledger::attempts(batch, first, |attempt| held.get(attempt).map(Vec::as_slice));
     let mut rows = Vec::new();
-    for entry in finals.into_iter().filter(|entry| !held.contains_key(&entry.attempt())) {
+    for entry in found.new {
         let record = &entry.record;
         let pace = paces.get_mut(&record.admission.chute).context("a chute without averages")?;
         rows.push(NewInvocation {
@@ -214,11 +213,10 @@ async fn store_attempts(
     ensure!(inserted.len() == rows.len(), "attempts appeared under the lock of their chute");
     db::pace::update(db, &paces).await.context("writing averages")?;
     count(db, &rows).await.context("counting")?;
-    let inserted = rows.len() as u64;
     Ok(Stored {
-        inserted,
-        contradicted,
-        repeated: batch.finals.len() as u64 - inserted - contradicted,
+        inserted: rows.len() as u64,
+        contradicted: found.contradicted,
+        repeated: found.repeated,
         ..Stored::default()
     })
 }
@@ -248,31 +246,15 @@ async fn advance_marks(
     batch: &Batch,
     now: DateTime<Utc>,
 ) -> anyhow::Result<Vec<(WriterId, u64)>> {
-    let sequences = batch.sequences();
-    if sequences.is_empty() {
+    let writers: Vec<WriterId> = batch.sequences().into_keys().collect();
+    if writers.is_empty() {
         return Ok(Vec::new());
     }
     let first_heard = batch.earliest().unwrap_or(now).min(now);
-    let writers: Vec<WriterId> = sequences.keys().copied().collect();
     let mut held = db::log_writers::lock(db, &writers, first_heard, now).await?;
-    for (writer, sequences) in sequences {
-        let known = held.get_mut(&writer).context("a writer without a row")?;
-        known.mark = marks::advance(known.mark, sequences);
-    }
-    for (writer, beat) in &batch.beats {
-        let known = held.get_mut(writer).context("a writer without a row")?;
-        hear(known, beat);
-    }
+    ledger::advance(batch, &mut held);
     db::log_writers::update(db, &held, now).await?;
     Ok(held.into_iter().map(|(writer, known)| (writer, known.mark)).collect())
-}
-
-/// Believes a beat once everything it speaks of is stored.
-fn hear(known: &mut LogWriter, beat: &protocol::usage::Beat) {
-    if marks::confirms(known.mark, beat) {
-        known.clock = known.clock.max(beat.clock);
-        known.closed |= beat.closed;
-    }
 }
 
 /// Whether Postgres will never take this content, as opposed to: not now.

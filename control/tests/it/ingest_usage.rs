@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use control::clients::usage_stream::Wanted;
 use control::db::partitions;
-use control::domain::batch::Batch;
 use control::task::ingest_usage;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use protocol::ids::WriterId;
 use protocol::keys::Key;
+use protocol::record::batch::Batch;
 use protocol::usage::{Entry, Outcome, Record};
 use uuid::Uuid;
 

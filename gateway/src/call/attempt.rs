@@ -19,7 +19,7 @@ use crate::auth::Via;
 use crate::directory::Target;
 use crate::instance::request::{Outgoing, outgoing};
 use crate::instance::verdict::{Attempts, Failure, Next, Verdict};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Scarce};
 use crate::usage::LogUnwritable;
 use crate::usage::meter::Meter;
 
@@ -72,7 +72,7 @@ impl<I: Instances> Calls<I> {
         let begun = Running::begin(&self.log, admission, &mut job.entry.quota, self.clock, &self.metrics);
         let running = match begun {
             Ok(running) => running,
-            Err(LogUnwritable::Busy) => return Attempt::Refused(Refusal::Overloaded),
+            Err(LogUnwritable::Busy) => return Attempt::Refused(Refusal::Overloaded(Scarce::Places)),
             Err(error) => {
                 tracing::error!(%error, "an attempt cannot be recorded");
                 return Attempt::Refused(Refusal::LogUnwritable);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::downstream::{Downstream, Unread};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Scarce};
 
 /// Memory is counted in steps of this many bytes.
 const STEP: usize = 16 << 10;
@@ -98,7 +98,7 @@ impl Intake {
         if more == 0 {
             return Ok(());
         }
-        let overloaded = NoBody::Refused(Refusal::Overloaded);
+        let overloaded = NoBody::Refused(Refusal::Overloaded(Scarce::Bodies));
         let Ok(more) = u32::try_from(more) else { return Err(overloaded) };
         let Ok(grown) = self.steps.clone().try_acquire_many_owned(more) else { return Err(overloaded) };
         match memory {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use protocol::ids::InstanceId;
 
-use crate::balance::{Balance, Outcome, Pick, Reservation};
+use crate::balance::{Balance, Candidate, Outcome, Pick, Reservation};
 use crate::directory::ChuteRoute;
 use crate::instance::verdict::Shortage;
 
@@ -38,9 +38,7 @@ impl Places {
     /// # Errors
     /// When there is none to take.
     pub fn take(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
-        let candidates: Vec<InstanceId> = route.instances.iter().map(|target| target.instance.id).collect();
-        let concurrency = route.chute.concurrency;
-        match self.balance().pick(&candidates, concurrency, tried, self.now(), rand::random()) {
+        match self.balance().pick(&candidates(route), tried, self.now(), rand::random()) {
             Pick::Chosen { reservation, mean_connections } => Ok(Place {
                 places: self,
                 instance: reservation.instance(),
@@ -93,4 +91,10 @@ impl Drop for Place<'_> {
             self.places.balance().release(reservation, self.outcome, self.places.now());
         }
     }
+}
+
+/// The instances of a chute and how many calls each takes from this process.
+fn candidates(route: &ChuteRoute) -> Vec<Candidate> {
+    let candidate = |instance| Candidate { instance, places: route.chute.concurrency, elsewhere: 0 };
+    route.instances.iter().map(|target| candidate(target.instance.id)).collect()
 }

@@ -1,6 +1,6 @@
 //! Makes metrics and registers them in one step.
 
-use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, histogram_opts, opts};
+use prometheus::{Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, histogram_opts, opts};
 
 /// Where metrics are registered.
 #[derive(Clone, Copy)]
@@ -21,6 +21,13 @@ impl Register<'_> {
 
     pub(super) fn gauge(self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         let metric = IntGauge::new(name, help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    /// A gauge of time.
+    pub(super) fn seconds(self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        let metric = Gauge::new(name, help)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }

@@ -201,7 +201,7 @@ fn record(entry: &redis::streams::StreamId) -> Option<Record> {
     let fields = entry.map.iter().map(|(name, value)| (name.clone(), redis::from_redis_value(value.clone()).unwrap()));
     match Entry::from_fields(&fields.collect()).unwrap() {
         Entry::Final { record, .. } => Some(*record),
-        Entry::Beat { .. } => None,
+        Entry::Gap { .. } | Entry::Beat { .. } => None,
     }
 }
 

@@ -1,12 +1,15 @@
 //! When an export hour may close: nothing that ended in it can still arrive, or it was waited for long enough.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 
 #[cfg(test)]
 mod tests;
 
 /// How long after its end an hour waits for writers that are silent.
 pub const GRACE: TimeDelta = TimeDelta::minutes(20);
+
+/// How far a gateway's clock may run ahead of ours.
+const FURTHEST_AHEAD: TimeDelta = TimeDelta::hours(24);
 
 const HOUR: TimeDelta = TimeDelta::hours(1);
 
@@ -17,6 +20,19 @@ pub struct Writer {
     pub clock: DateTime<Utc>,
     /// Whether the writer will write no more.
     pub closed: bool,
+}
+
+/// The end of the hour that holds a time.
+#[must_use]
+pub fn end_of(at: DateTime<Utc>) -> DateTime<Utc> {
+    at.duration_trunc(HOUR).unwrap_or(DateTime::UNIX_EPOCH) + HOUR
+}
+
+/// The end of the hour whose file holds a row that ended at `completed_at`: its own while that is open, else the
+/// oldest open. A clock that runs ahead puts it off by a day at most.
+#[must_use]
+pub fn end_for_row(completed_at: DateTime<Utc>, oldest_open: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
+    end_of(completed_at.min(now + FURTHEST_AHEAD)).max(oldest_open)
 }
 
 /// Whether the hour that ends at `end` may close.

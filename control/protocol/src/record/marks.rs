@@ -1,5 +1,7 @@
 //! The ingester's side of a writer's sequence: how far it is in Postgres without a gap.
 
+use std::ops::RangeInclusive;
+
 use crate::usage::Beat;
 
 #[cfg(test)]
@@ -9,12 +11,15 @@ mod tests;
 ///
 /// What lies behind a gap does not count: the writer sends everything above the mark again.
 #[must_use]
-pub fn advance(mark: u64, sequences: impl IntoIterator<Item = u64>) -> u64 {
-    let mut ahead: Vec<u64> = sequences.into_iter().filter(|sequence| *sequence > mark).collect();
+pub fn advance(mark: u64, stored: impl IntoIterator<Item = RangeInclusive<u64>>) -> u64 {
+    let mut ahead: Vec<(u64, u64)> = stored.into_iter().map(RangeInclusive::into_inner).collect();
     ahead.sort_unstable();
-    ahead
-        .into_iter()
-        .fold(mark, |reached, sequence| if reached.checked_add(1) == Some(sequence) { sequence } else { reached })
+    ahead.into_iter().fold(
+        mark,
+        |reached, (from, through)| {
+            if from <= reached.saturating_add(1) { reached.max(through) } else { reached }
+        },
+    )
 }
 
 /// Whether a beat holds: everything it speaks of is stored.

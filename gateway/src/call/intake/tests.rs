@@ -41,7 +41,7 @@ async fn a_body_that_grows_too_large_is_refused() {
 async fn all_bodies_together_have_a_bound_that_is_given_back() {
     let intake = intake(STEP, STEP);
     let first = intake.read(&mut sends(&[1]), None).await.unwrap();
-    assert_eq!(refused(&intake, &mut sends(&[1]), None).await, NoBody::Refused(Refusal::Overloaded));
+    assert_eq!(refused(&intake, &mut sends(&[1]), None).await, NoBody::Refused(Refusal::Overloaded(Scarce::Bodies)));
     drop(first);
     assert!(intake.read(&mut sends(&[1]), None).await.is_ok());
 }
@@ -61,7 +61,7 @@ async fn memory_is_taken_for_bytes_that_came_not_for_those_announced() {
     let announced = Some(64 * FIRST_ROOM as u64);
     let first = intake.read(&mut sends(&[1]), announced).await.unwrap();
     let second = intake.read(&mut sends(&[1]), announced).await.unwrap();
-    let overloaded = NoBody::Refused(Refusal::Overloaded);
+    let overloaded = NoBody::Refused(Refusal::Overloaded(Scarce::Bodies));
     assert_eq!(refused(&intake, &mut sends(&[1]), announced).await, overloaded);
     drop((first, second));
     assert_eq!(refused(&intake, &mut sends(&[FIRST_ROOM, FIRST_ROOM, 1]), announced).await, overloaded);

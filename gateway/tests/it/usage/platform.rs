@@ -128,6 +128,7 @@ impl Stream {
             match entry {
                 Entry::Final { writer, sequence, record } => stream.finals.push((writer, sequence, *record)),
                 Entry::Beat { writer, beat } => stream.beats.push((writer, beat)),
+                Entry::Gap { .. } => {}
             }
         }
         stream

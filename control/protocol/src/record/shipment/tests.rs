@@ -139,7 +139,7 @@ impl World {
             }
             Step::Ingest(count) => {
                 let batch: Vec<u64> = self.stream.drain(..(*count).min(self.stream.len())).collect();
-                self.stored = marks::advance(self.stored, batch);
+                self.stored = marks::advance(self.stored, batch.into_iter().map(|sequence| sequence..=sequence));
                 self.published = Some(self.stored);
             }
             Step::Restore(mark) => {

@@ -1,11 +1,16 @@
-//! A batch of usage entries, read: finals, beats, and what nobody can read.
+//! A batch of usage entries, read: finals, gaps, beats, and what nobody can read.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Utc};
-use protocol::ids::{InvocationId, WriterId};
-use protocol::usage::{Beat, Entry, Record, Unreadable};
 use sha2::{Digest as _, Sha256};
+
+use crate::ids::{InvocationId, WriterId};
+use crate::usage::{Beat, Entry, Record, Unreadable};
+
+/// What makes an attempt the same attempt.
+pub type AttemptKey = (InvocationId, DateTime<Utc>);
 
 /// Longest part of an unreadable entry that is kept.
 const KEPT: usize = 1 << 20;
@@ -54,6 +59,8 @@ pub struct Reject {
 pub struct Batch {
     /// Attempts, in the order of the stream, repetitions included.
     pub finals: Vec<Final>,
+    /// Sequences under which nothing will ever come.
+    pub gaps: Vec<(WriterId, RangeInclusive<u64>)>,
     /// Signs of life.
     pub beats: Vec<(WriterId, Beat)>,
     /// Entries that nobody can read.
@@ -72,6 +79,10 @@ impl Batch {
                     batch.finals.push(Final { writer, sequence, record: *record, hash });
                 }
                 Ok(Entry::Beat { writer, beat }) => batch.beats.push((writer, beat)),
+                Ok(Entry::Gap { writer, from, through, damaged }) => {
+                    batch.gaps.push((writer, from..=through));
+                    batch.rejects.extend(damaged.then(|| Reject::of(entry, "the log was damaged here")));
+                }
                 Err(error) => batch.rejects.push(Reject::of(entry, &error.to_string())),
             }
         }
@@ -87,7 +98,7 @@ impl Batch {
     /// The first final of each attempt, and how often a later one says something else.
     #[must_use]
     pub fn first_finals(&self) -> (Vec<&Final>, u64) {
-        let mut first: HashMap<(InvocationId, DateTime<Utc>), [u8; 32]> = HashMap::new();
+        let mut first: HashMap<AttemptKey, [u8; 32]> = HashMap::new();
         let (mut finals, mut contradictions) = (Vec::new(), 0);
         for entry in &self.finals {
             match first.get(&entry.attempt()) {
@@ -104,17 +115,20 @@ impl Batch {
 
     /// All writers of the batch, each with the sequences that are dealt with once the batch is stored.
     #[must_use]
-    pub fn sequences(&self) -> BTreeMap<WriterId, Vec<u64>> {
-        let mut sequences: BTreeMap<WriterId, Vec<u64>> = BTreeMap::new();
+    pub fn sequences(&self) -> BTreeMap<WriterId, Vec<RangeInclusive<u64>>> {
+        let mut sequences: BTreeMap<WriterId, Vec<RangeInclusive<u64>>> = BTreeMap::new();
         for (writer, _) in &self.beats {
             sequences.entry(*writer).or_default();
         }
         for entry in &self.finals {
-            sequences.entry(entry.writer).or_default().push(entry.sequence);
+            sequences.entry(entry.writer).or_default().push(entry.sequence..=entry.sequence);
+        }
+        for (writer, gap) in &self.gaps {
+            sequences.entry(*writer).or_default().push(gap.clone());
         }
         for reject in &self.rejects {
             if let (Some(writer), Some(sequence)) = (reject.writer, reject.sequence) {
-                sequences.entry(writer).or_default().push(sequence);
+                sequences.entry(writer).or_default().push(sequence..=sequence);
             }
         }
         sequences
@@ -131,7 +145,7 @@ impl Batch {
 impl Final {
     /// What makes an attempt the same attempt.
     #[must_use]
-    pub fn attempt(&self) -> (InvocationId, DateTime<Utc>) {
+    pub fn attempt(&self) -> AttemptKey {
         (self.record.admission.invocation, self.record.admission.started_at)
     }
 }
@@ -163,8 +177,11 @@ fn parse(entry: &RawEntry) -> Result<Entry, Unreadable> {
     let read = Entry::from_fields(&fields)?;
     match &read {
         Entry::Final { .. } if sequence(entry).is_none() => Err(Unreadable::Bad("s")),
+        Entry::Gap { from, through, .. } if from > through || i64::try_from(*through).is_err() => {
+            Err(Unreadable::Bad("g"))
+        }
         Entry::Beat { beat, .. } if i64::try_from(beat.sequence).is_err() => Err(Unreadable::Bad("b")),
-        Entry::Final { .. } | Entry::Beat { .. } => Ok(read),
+        Entry::Final { .. } | Entry::Gap { .. } | Entry::Beat { .. } => Ok(read),
     }
 }
 

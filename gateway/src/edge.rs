@@ -1,0 +1,13 @@
+//! What every client gets of the edge before anybody asks who it is: connections, sizes, times, memory and processor.
+
+pub mod admission;
+pub mod connections;
+mod door;
+mod frames;
+mod head;
+mod lag;
+pub mod memory;
+mod watched;
+
+pub use self::door::{BeforeTls, Door, head_is_read};
+pub use self::head::Largest;

@@ -1,0 +1,317 @@
+//! A client's connection as the framework sees it, with an eye on how request heads arrive.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::{SslDigest, TlsRef};
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+
+use super::frames::Frames;
+use super::head::{Head, Largest};
+use crate::metrics::{Metrics, Refused};
+use crate::refusal::Refusal;
+
+/// How long a client that is told off may go on sending before the connection is closed over it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What a connection is held to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// Time for a request head.
+    pub(super) head_within: Duration,
+    /// Its size.
+    pub(super) largest: Largest,
+    /// Streams a client of HTTP/2 may reset before it is asked to leave.
+    pub(super) resets: usize,
+}
+
+/// What the proxy tells of the requests on a connection: odd while the request is past its head.
+#[derive(Debug, Default)]
+pub(super) struct Progress(AtomicU32);
+
+/// A connection under watch.
+pub(super) struct Watched {
+    inner: Stream,
+    terms: Terms,
+    metrics: Arc<Metrics>,
+    digest: Arc<ProxyDigest>,
+    protocol: Protocol,
+    /// Armed while a head is arriving.
+    late: Option<Pin<Box<Sleep>>>,
+    verdict: Option<Refusal>,
+}
+
+enum Protocol {
+    Http1 {
+        progress: Arc<Progress>,
+        /// At which progress `head` began.
+        at: u32,
+        head: Head,
+    },
+    Http2 {
+        frames: Frames,
+        /// Asks the client to leave.
+        leave: watch::Sender<bool>,
+    },
+}
+
+impl Progress {
+    /// The next bytes are a request head.
+    pub(super) fn expect_head(&self) {
+        self.0.fetch_add(self.0.load(Ordering::Relaxed) & 1, Ordering::Relaxed);
+    }
+
+    /// The request head was read.
+    pub(super) fn head_is_read(&self) {
+        self.0.fetch_or(1, Ordering::Relaxed);
+    }
+
+    fn current(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Watched {
+    /// Watches a connection whose first request head has to arrive from now on; `leave` is set when a client of HTTP/2
+    /// has to leave.
+    pub(super) fn new(
+        inner: Stream,
+        terms: Terms,
+        metrics: Arc<Metrics>,
+        digest: Arc<ProxyDigest>,
+        progress: Arc<Progress>,
+        leave: watch::Sender<bool>,
+    ) -> Self {
+        let protocol = match inner.selected_alpn_proto() {
+            Some(ALPN::H2) => Protocol::Http2 { frames: Frames::new(), leave },
+            _ => Protocol::Http1 { at: progress.current(), progress, head: Head::default() },
+        };
+        let late = Some(Box::pin(tokio::time::sleep(terms.head_within)));
+        Self { inner, terms, metrics, digest, protocol, late, verdict: None }
+    }
+
+    /// Starts over where the proxy has come to another request.
+    fn begin(&mut self) {
+        if let Protocol::Http1 { progress, at, head } = &mut self.protocol {
+            let current = progress.current();
+            if current != *at {
+                (*at, *head) = (current, Head::default());
+                self.late = None;
+            }
+        }
+    }
+
+    fn is_in_head(&self) -> bool {
+        match &self.protocol {
+            Protocol::Http1 { at, .. } => !is_past_head(*at),
+            Protocol::Http2 { frames, .. } => frames.in_head(),
+        }
+    }
+
+    /// Looks at what was read; an error when the client is not to be listened to any longer.
+    fn look(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        match &mut self.protocol {
+            Protocol::Http1 { at, .. } if is_past_head(*at) => Ok(()),
+            Protocol::Http1 { head, .. } => {
+                if head.read(bytes, self.terms.largest) {
+                    return Ok(());
+                }
+                let Largest { bytes, fields } = self.terms.largest;
+                self.verdict = Some(Refusal::HeadTooLarge { bytes, fields });
+                Err(Refused::LargeHead)
+            }
+            Protocol::Http2 { frames, leave } => {
+                frames.read(bytes);
+                if frames.resets() >= self.terms.resets && !leave.send_replace(true) {
+                    self.metrics.edge.refused(Refused::Resets).inc();
+                }
+                // It was asked to leave and goes on.
+                if frames.resets() > self.terms.resets.saturating_mul(2) { Err(Refused::Resets) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Whether the head that is arriving has taken too long.
+    fn is_late(&mut self, context: &mut Context<'_>) -> bool {
+        self.late.as_mut().is_some_and(|late| late.as_mut().poll(context).is_ready())
+    }
+
+    fn set_timer(&mut self) {
+        if !self.is_in_head() {
+            self.late = None;
+        } else if self.late.is_none() {
+            self.late = Some(Box::pin(tokio::time::sleep_until(Instant::now() + self.terms.head_within)));
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.begin();
+        if this.verdict.is_some() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        let before = buffer.filled().len();
+        if let Poll::Pending = Pin::new(&mut this.inner).poll_read(context, buffer)? {
+            if this.is_in_head() && this.is_late(context) {
+                this.metrics.edge.refused(Refused::SlowHead).inc();
+                this.verdict = Some(Refusal::HeadTimeout);
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            return Poll::Pending;
+        }
+        if buffer.filled().len() == before {
+            return Poll::Ready(Ok(()));
+        }
+        let is_first = matches!(&this.protocol, Protocol::Http1 { head, .. } if !head.has_begun());
+        if let Err(reason) = this.look(&buffer.filled()[before..]) {
+            this.metrics.edge.refused(reason).inc();
+            // The proxy takes an error on the first byte of a request for a client that left, and is given one byte.
+            buffer.set_filled(before + usize::from(is_first));
+            return Poll::Ready(if is_first { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) });
+        }
+        this.set_timer();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Watched {
+    async fn shutdown(&mut self) {
+        let verdict = self.verdict.as_ref().filter(|_| matches!(self.protocol, Protocol::Http1 { .. }));
+        if let Some(refusal) = verdict {
+            // A client that is gone needs no answer.
+            let _ = tokio::time::timeout(LAST_WORDS, tell(&mut self.inner, refusal)).await;
+        }
+        Shutdown::shutdown(&mut *self.inner).await;
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Watched").finish_non_exhaustive()
+    }
+}
+
+impl UniqueID for Watched {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl Ssl for Watched {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        self.inner.get_ssl()
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Watched {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+
+    fn get_read_pending_time(&self) -> Duration {
+        self.inner.get_read_pending_time()
+    }
+
+    fn get_write_pending_time(&self) -> Duration {
+        self.inner.get_write_pending_time()
+    }
+}
+
+impl GetProxyDigest for Watched {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(Arc::clone(&self.digest))
+    }
+}
+
+impl GetSocketDigest for Watched {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+
+    fn set_socket_digest(&mut self, digest: SocketDigest) {
+        self.inner.set_socket_digest(digest);
+    }
+}
+
+#[async_trait]
+impl Peek for Watched {
+    async fn try_peek(&mut self, bytes: &mut [u8]) -> io::Result<bool> {
+        self.inner.try_peek(bytes).await
+    }
+}
+
+fn is_past_head(progress: u32) -> bool {
+    progress & 1 == 1
+}
+
+/// Answers in place of the proxy, which has not understood the request, and reads on a little: a connection that is
+/// closed with unread bytes is reset, which can destroy the answer on its way.
+async fn tell(stream: &mut Stream, refusal: &Refusal) -> io::Result<()> {
+    let (status, body) = (refusal.status(), refusal.body().to_json());
+    let head = format!(
+        "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default(),
+        body.len()
+    );
+    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await?;
+    stream.flush().await?;
+    let mut ignored = [0; 4096];
+    while stream.read(&mut ignored).await? > 0 {}
+    Ok(())
+}

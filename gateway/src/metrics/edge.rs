@@ -1,0 +1,71 @@
+//! Metrics of the edge itself: connections, what it refused unread, memory and processor.
+
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge};
+
+use super::register::Register;
+
+/// Why the edge refused a connection or a request without asking who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// As many connections are open as there may be.
+    Connections,
+    /// As many connections of one address are open as it may have.
+    ConnectionsOfAddress,
+    /// No memory for another connection.
+    ConnectionMemory,
+    /// A request head did not arrive in time.
+    SlowHead,
+    /// A request head has too many bytes or fields.
+    LargeHead,
+    /// A client reset too many streams.
+    Resets,
+    /// No memory for another call.
+    CallMemory,
+    /// No processor time for another call.
+    CallLag,
+}
+
+/// The edge itself.
+pub struct Edge {
+    /// Open connections of clients.
+    pub connections: IntGauge,
+    /// Bytes of memory in use.
+    pub memory_used: IntGauge,
+    /// Bytes of memory that may be in use.
+    pub memory_budget: IntGauge,
+    /// How long work waits for the processor, as seen last.
+    pub lag: Gauge,
+    refused: IntCounterVec,
+}
+
+impl Edge {
+    pub(super) fn new(register: Register<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            connections: register.gauge("chutes_gateway_connections", "open connections of clients")?,
+            memory_used: register.gauge("chutes_gateway_memory_used_bytes", "memory in use")?,
+            memory_budget: register.gauge("chutes_gateway_memory_budget_bytes", "memory that may be in use")?,
+            lag: register.seconds("chutes_gateway_lag_seconds", "how long work waits for the processor")?,
+            refused: register.counters(
+                "chutes_gateway_refused_total",
+                "connections and requests refused before anybody asked who it is",
+                &["reason"],
+            )?,
+        })
+    }
+
+    /// The counter of one reason.
+    #[must_use]
+    pub fn refused(&self, reason: Refused) -> IntCounter {
+        let reason = match reason {
+            Refused::Connections => "connections",
+            Refused::ConnectionsOfAddress => "connections_of_address",
+            Refused::ConnectionMemory => "connection_memory",
+            Refused::SlowHead => "slow_head",
+            Refused::LargeHead => "large_head",
+            Refused::Resets => "resets",
+            Refused::CallMemory => "call_memory",
+            Refused::CallLag => "call_lag",
+        };
+        self.refused.with_label_values(&[reason])
+    }
+}
