@@ -161,9 +161,11 @@ impl Refusal {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTimeout | Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoInstance(_) | Self::Overloaded(_) | Self::NotReady(_) | Self::LogUnwritable | Self::NoService(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoInstance(_)
+            | Self::Overloaded(_)
+            | Self::NotReady(_)
+            | Self::LogUnwritable
+            | Self::NoService(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Exhausted | Self::EmptyAnswer | Self::BadAnswer | Self::ServiceFailed(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout | Self::ServiceTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

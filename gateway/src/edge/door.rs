@@ -57,7 +57,8 @@ impl<A> Door<A> {
     pub fn new(app: A, settings: &config::Edge, admission: Arc<Admission>, metrics: Arc<Metrics>) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(Duration::from_secs(settings.keep_alive));
-        let requests = Requests { app: Arc::new(app), keep_alive: settings.keep_alive, options, http2: http2(settings) };
+        let requests =
+            Requests { app: Arc::new(app), keep_alive: settings.keep_alive, options, http2: http2(settings) };
         let terms =
             Terms { head_within: settings.head_within, largest: settings.largest(), resets: settings.http2_resets };
         Self { requests: Arc::new(requests), admission, terms, metrics }
