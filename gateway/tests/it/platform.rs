@@ -202,6 +202,11 @@ impl Platform {
         client.get(url).bearer_auth("internal").send().await.unwrap().text().await.unwrap()
     }
 
+    /// Waits until the gateway lives and has no call in flight.
+    pub(crate) async fn is_idle(&self) {
+        self.until("chutes_gateway_calls_in_flight", |calls| calls == 0.0).await;
+    }
+
     /// Asks the gateway to stop.
     pub(crate) fn terminate(&self) {
         self.process.signal(rustix::process::Signal::TERM);
