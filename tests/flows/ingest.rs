@@ -48,6 +48,7 @@ fn record(scene: &Scene, user: UserId, number: u64, started_at: chrono::DateTime
         estimate: 12,
         mean_connections: 1.5,
         steps: 0,
+        reroll: false,
     };
     let tokens = number % 40;
     Record {

@@ -32,6 +32,10 @@ fn check(entry: &Entry) {
             frame::encode_opened(*after, &mut written);
             Ok(())
         }
+        Entry::Skipped { through } => {
+            frame::encode_skipped(*through, &mut written);
+            Ok(())
+        }
         Entry::Admitted(admission) => frame::encode_admitted(admission, &mut written),
         Entry::Final { sequence, record } => frame::encode_final(*sequence, record, &mut written),
     };
