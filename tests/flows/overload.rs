@@ -92,8 +92,9 @@ async fn ten_times_what_the_instances_can_take_leaves_them_at_their_peak_and_los
     let peak = peak(&scene, &user, &[places / 2, places], &mut seen).await;
     let share = overload(&scene, &user, peak, &mut seen).await;
     // In its small size the proof shares the machine with whatever else is built and tested on it.
-    let least = Size::asked().pick(0.0, 0.9);
-    assert!(share >= least, "{:.0} % of the peak", 100.0 * share);
+    if Size::asked() == Size::Full {
+        assert!(share >= 0.9, "{:.0} % of the peak", 100.0 * share);
+    }
     sleep(Duration::from_secs(1)).await;
     books::balance(&mut scene, &user, &seen).await;
 }
