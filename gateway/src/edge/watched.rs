@@ -206,9 +206,8 @@ impl AsyncRead for Watched {
         };
         buffer.set_filled(before);
         this.refuse(reason, &refusal);
-        match &mut this.last_words {
-            Some(last_words) => ready!(last_words.poll(&mut this.inner, context)),
-            None => {}
+        if let Some(last_words) = &mut this.last_words {
+            ready!(last_words.poll(&mut this.inner, context));
         }
         Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
     }
