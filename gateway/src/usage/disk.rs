@@ -125,7 +125,7 @@ mod tests {
         segment.append(&[4]).unwrap();
         assert_eq!(files.read(3, 1, 4).unwrap(), [2, 3, 4, 0]);
         assert_eq!(files.read(3, 4094, 100).unwrap(), [0, 0]);
-        assert_eq!(files.read(3, 9000, 100).unwrap(), []);
+        assert!(files.read(3, 9000, 100).unwrap().is_empty());
         assert_eq!(files.open(3).unwrap().1, 4096);
         files.truncate(3, 2).unwrap();
         assert_eq!(files.read(3, 0, 100).unwrap(), [1, 2]);
