@@ -63,10 +63,23 @@ pub(crate) struct Load {
 impl Load {
     /// Starts clients that take turns at the gateways; what they ask for follows from the seed.
     pub(crate) fn start(scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
+        let urls = (0..scene.gateways()).map(|gateway| scene.url_at("llm", gateway)).collect();
+        Self::at(urls, scene, user, clients, seed)
+    }
+
+    /// The same over HTTP/1.1 without TLS: what a gateway has written, its client gets, even from one that dies.
+    ///
+    /// Of HTTP/2 a part still waits inside the gateway, and the reset that follows takes more.
+    pub(crate) fn start_plain(scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
+        let urls = (0..scene.gateways()).map(|gateway| scene.plain_url_at("llm", gateway)).collect();
+        Self::at(urls, scene, user, clients, seed)
+    }
+
+    fn at(urls: Vec<String>, scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
         let stop = watch::Sender::new(false);
         let mut running = JoinSet::new();
         for number in 0..clients {
-            let urls: Vec<String> = (0..scene.gateways()).map(|gateway| scene.url_at("llm", gateway)).collect();
+            let urls = urls.clone();
             let (web, key, model) = (scene.client(), user.key.clone(), scene.sample(Engine::Vllm).model.clone());
             let (mut choice, stopping) = (StdRng::seed_from_u64(seed ^ (number << 32)), stop.subscribe());
             running.spawn(async move {

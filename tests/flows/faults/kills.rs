@@ -111,7 +111,7 @@ async fn whatever_is_killed_at_whatever_moment_each_call_is_counted_once() {
     }
     let slow = Behaviour { tokens_per_second: TOKENS_PER_SECOND, ..Behaviour::default() };
     scene.behave(Engine::Vllm, &slow).await;
-    let load = Load::start(&scene, &user, CLIENTS, seed);
+    let load = Load::start_plain(&scene, &user, CLIENTS, seed);
     kill_at_random(&mut scene, Size::asked().pick(12, 1000), &mut StdRng::seed_from_u64(seed)).await;
     let seen = load.stop().await;
     show("parts killed at random", &seen);
