@@ -57,7 +57,8 @@ impl<A> Door<A> {
     pub fn new(app: A, settings: &config::Edge, admission: Arc<Admission>, metrics: Arc<Metrics>) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(Duration::from_secs(settings.keep_alive));
-        let requests = Requests { app: Arc::new(app), keep_alive: settings.keep_alive, options, http2: http2(settings) };
+        let requests =
+            Requests { app: Arc::new(app), keep_alive: settings.keep_alive, options, http2: http2(settings) };
         let terms =
             Terms { head_within: settings.head_within, largest: settings.largest(), resets: settings.http2_resets };
         Self { requests: Arc::new(requests), admission, terms, metrics }
@@ -74,9 +75,8 @@ pub fn head_is_read(session: &ServerSession, largest: Largest) -> Result<(), Ref
     }
     // Heads that came behind the body before them were not watched.
     let bytes = if session.is_http2() { 0 } else { session.to_h1_raw().len() };
-    let Largest { bytes: most_bytes, fields: most_fields } = largest;
-    if bytes > most_bytes || session.req_header().headers.len() > most_fields {
-        return Err(Refusal::HeadTooLarge { bytes: most_bytes, fields: most_fields });
+    if bytes > largest.bytes || session.req_header().headers.len() > largest.fields {
+        return Err(Refusal::HeadTooLarge(largest));
     }
     Ok(())
 }

@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn calls_are_refused_from_95_percent_and_connections_from_98() {
-        for (used, room) in [(949, Room::Calls), (950, Room::Connections), (979, Room::Connections), (980, Room::None)] {
+        for (used, room) in [(949, Room::Calls), (950, Room::Connections), (979, Room::Connections), (980, Room::None)]
+        {
             let memory = memory();
             memory.note(used);
             assert_eq!(memory.room(), room, "{used}");

@@ -22,6 +22,9 @@ use super::disk::Files;
 use super::folder::{Folder, Lock};
 use super::stream::Stream;
 
+/// Characters of an error that are logged.
+const LONGEST_ERROR: usize = 200;
+
 /// Ships the log of this process and those it adopted.
 pub(crate) struct Shipper {
     shared: Arc<Shared>,
@@ -73,7 +76,9 @@ impl Shipper {
             if let Err(error) = done {
                 self.stream = None;
                 if self.core.failed(self.started.elapsed(), rand::random_range(0.5..1.0)) {
-                    warn!(%error, "cannot reach the usage stream; records wait on disk");
+                    // Of a pipeline, all errors are the same one.
+                    let error: String = error.to_string().chars().take(LONGEST_ERROR).collect();
+                    warn!(error, "cannot add to the usage stream; records wait on disk");
                 }
                 return false;
             }
@@ -88,9 +93,7 @@ impl Shipper {
     async fn connect(&mut self) -> RedisResult<()> {
         let (stream, run) = Stream::connect(&self.client).await?;
         self.stream = Some(stream);
-        if self.core.connected(run.as_deref(), self.started.elapsed()) {
-            info!("the usage stream is reachable again");
-        }
+        self.core.connected(run.as_deref(), self.started.elapsed());
         Ok(())
     }
 
@@ -117,7 +120,9 @@ impl Shipper {
 
     async fn add_entries(&mut self, entries: &[Entry]) -> RedisResult<()> {
         self.stream()?.add(entries).await?;
-        self.core.added(entries.len(), self.started.elapsed());
+        if self.core.added(entries.len(), self.started.elapsed()) {
+            info!("the usage stream takes records again");
+        }
         for entry in entries {
             if let Entry::Gap { writer, from, through, damaged: true } = entry {
                 self.shared.metrics.record.missing.inc_by(through - from + 1);

@@ -130,8 +130,8 @@ impl<D: Disk> Shipper<D> {
         if std::mem::take(&mut self.round).more { Step::Again } else { Step::Rest }
     }
 
-    /// A connection is there, to the Redis run with this identifier if it says so. True if it had been away.
-    pub fn connected(&mut self, run: Option<&str>, now: Duration) -> bool {
+    /// A connection is there, to the Redis run with this identifier if it says so.
+    pub fn connected(&mut self, run: Option<&str>, now: Duration) {
         for one in &mut self.logs {
             one.shipment.connected(run);
             one.farewell = Farewell::Unsaid;
@@ -139,7 +139,6 @@ impl<D: Disk> Shipper<D> {
         self.connected = true;
         self.marks_at = now;
         self.round = Round::default();
-        std::mem::take(&mut self.failures) > 0
     }
 
     /// The connection failed; `jitter` is a random number from 0.5 to 1. True if it is the first failure in a row.
@@ -178,8 +177,8 @@ impl<D: Disk> Shipper<D> {
         Ok(entries)
     }
 
-    /// The stream has the entries.
-    pub fn added(&mut self, count: usize, now: Duration) {
+    /// The stream has the entries. True if it had not taken the ones before.
+    pub fn added(&mut self, count: usize, now: Duration) -> bool {
         self.length += count;
         match self.sending.take() {
             Some(Sending::Finals { index, next, cursor }) => {
@@ -195,6 +194,7 @@ impl<D: Disk> Shipper<D> {
             }
             None => {}
         }
+        std::mem::take(&mut self.failures) > 0
     }
 
     /// The dead writers of whose logs nothing is left and whose end is in the ledger: their folders may go.

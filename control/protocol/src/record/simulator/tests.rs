@@ -5,7 +5,15 @@ use std::time::{Duration, Instant};
 use super::*;
 
 /// Seeds that found something once.
-const REGRESSIONS: [u64; 0] = [];
+const REGRESSIONS: [u64; 7] = [
+    1_738_777_864_154_085_745,
+    9_474_802_886_448_740_820,
+    9_474_802_886_448_740_851,
+    12_903_389_024_711_031_509,
+    12_903_389_024_711_031_614,
+    14_554_855_908_956_370_364,
+    17_715_741_817_982_950_767,
+];
 
 /// How long fresh seeds are run in every test run.
 const MINUTE: Duration = Duration::from_secs(40);
