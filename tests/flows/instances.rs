@@ -30,7 +30,7 @@ const LONGEST: Duration = Duration::from_secs(120);
 
 async fn scene() -> (Scene, User) {
     let (scene, user) = faults::scene_with(|options| {
-        options.text_instances = INSTANCES;
+        options.text.instances = INSTANCES;
         options.gateways = 1;
         options.gateway_settings.push(("GATEWAY_MAX_LAG_SECONDS".into(), NO_LIMIT.into()));
     })

@@ -10,7 +10,8 @@ use protocol::usage::{Admission, Outcome, Strike};
 use tokio::task::spawn_blocking;
 
 use super::answer::{content_type, whole};
-use super::downstream::Downstream;
+use super::downstream::{Downstream, Gone};
+use super::line::Line;
 use super::opening::{Opening, Said, Unopened, open};
 use super::place::Place;
 use super::running::Running;
@@ -27,7 +28,7 @@ use crate::usage::meter::Meter;
 /// What became of one attempt.
 enum Attempt<'a> {
     /// The instance had an answer; the client has it, whole or broken off.
-    Over,
+    Over(Outcome),
     /// The client went away before there was an answer.
     Left,
     /// Nothing went to the client; the attempt has still to be recorded.
@@ -55,25 +56,30 @@ enum Waited<'a, A> {
 }
 
 impl<I: Instances> Calls<I> {
-    /// Answers a call that was let in.
-    pub(super) async fn attempt(&self, mut job: Job, client: &mut impl Downstream) {
+    /// Answers a call that was let in; how the attempt ended whose answer reached the client, if one did.
+    pub(super) async fn attempt(&self, mut job: Job, client: &mut impl Downstream) -> Option<Outcome> {
         let route = job.entry.route.clone();
         let until = Instant::now() + self.patience.first_chunk;
         let mut attempts = Attempts::default();
-        let mut next = self.places.first(&route);
+        let mut next = self.places.first(&route).await;
+        let mut line = self.line(&job, client);
         let refusal = loop {
             let mut place = match next {
                 Ok(place) => place,
                 Err(shortage) => break attempts.refusal(route.chute.id, shortage),
             };
             let (unopened, running, successor) =
-                match self.try_once(&mut job, &mut place, &attempts, until, client).await {
+                match self.try_once(&mut job, &mut place, &attempts, until, &mut line).await {
                     Attempt::Failed { unopened, running, successor } => (unopened, running, successor),
                     Attempt::Refused(refusal) => break refusal,
-                    Attempt::Left => return,
-                    Attempt::Over => {
+                    Attempt::Left => return None,
+                    Attempt::Over(outcome) => {
                         // Another instance had an answer to the same request, so the empty ones were at fault.
-                        return attempts.empty_ones().for_each(|instance| self.places.failed(instance));
+                        attempts.empty_ones().for_each(|instance| self.places.failed(instance));
+                        if let (Some(prompt), Outcome::Finished | Outcome::Aborted) = (job.prompt, outcome) {
+                            self.rerolls.answered(prompt, Instant::now());
+                        }
+                        return Some(outcome);
                     }
                 };
             let verdict = attempts.failed(place.instance, &unopened.failure);
@@ -82,20 +88,24 @@ impl<I: Instances> Calls<I> {
             match verdict.next {
                 Next::Another => {}
                 Next::GiveUp(refusal) => break refusal,
-                Next::Relay(status) => return self.relay_error(&job, status, unopened.said, client).await,
+                Next::Relay(status) => {
+                    self.relay_error(&job, status, unopened.said, &mut line).await;
+                    return None;
+                }
             }
             // The next pick, of whichever call, has to know of this failure.
             drop(place);
             next = match successor {
                 Some(successor) => Ok(successor),
                 None if Instant::now() >= until => break Refusal::UpstreamTimeout,
-                None => self.places.another(&route, &attempts.tried()),
+                None => self.places.another(&route, &attempts.tried()).await,
             };
             if next.is_ok() {
                 self.metrics.instances.count_failover(verdict.reason);
             }
         };
-        self.turn_away(&refusal, job.stamp, client).await;
+        self.give_up(&refusal, &job, &mut line).await;
+        None
     }
 
     async fn try_once<'a>(
@@ -104,7 +114,7 @@ impl<I: Instances> Calls<I> {
         place: &mut Place<'_>,
         attempts: &Attempts,
         until: Instant,
-        client: &mut impl Downstream,
+        line: &mut Line<'_, impl Downstream>,
     ) -> Attempt<'a> {
         let Some(target) = job.entry.target(place.instance) else { return Attempt::Refused(Refusal::Internal) };
         let admission = self.admission(job, &target, place.mean_connections);
@@ -117,25 +127,20 @@ impl<I: Instances> Calls<I> {
                 return Attempt::Refused(Refusal::LogUnwritable);
             }
         };
-        let waited = tokio::select! {
-            biased;
-            () = client.gone() => None,
-            waited = self.wait(job, &target, running.started(), attempts, until) => Some(waited),
-        };
+        let waited = line.wait(self.wait(job, &target, running.started(), attempts, until)).await;
         let failed = |unopened, running, successor| Attempt::Failed { unopened, running, successor };
         match waited {
-            None => {
+            Err(Gone) => {
                 running.finish(Outcome::Aborted, None);
                 Attempt::Left
             }
-            Some(Waited::Overtaken(successor)) => failed(Failure::Timeout.into(), Box::new(running), Some(successor)),
-            Some(Waited::TooLate(true)) => failed(Failure::Timeout.into(), Box::new(running), None),
-            Some(Waited::TooLate(false)) => failed(Failure::Patience.into(), Box::new(running), None),
-            Some(Waited::Opened(Err(unopened))) => failed(unopened, Box::new(running), None),
-            Some(Waited::Opened(Ok(opening))) => {
+            Ok(Waited::Overtaken(successor)) => failed(Failure::Timeout.into(), Box::new(running), Some(successor)),
+            Ok(Waited::TooLate(true)) => failed(Failure::Timeout.into(), Box::new(running), None),
+            Ok(Waited::TooLate(false)) => failed(Failure::Patience.into(), Box::new(running), None),
+            Ok(Waited::Opened(Err(unopened))) => failed(unopened, Box::new(running), None),
+            Ok(Waited::Opened(Ok(opening))) => {
                 place.answered(opening.work(job.prepared.prompt_estimate), running.started().elapsed());
-                self.reply(job, place, opening, running, client).await;
-                Attempt::Over
+                Attempt::Over(self.reply(job, place, opening, running, line).await)
             }
         }
     }
@@ -161,7 +166,7 @@ impl<I: Instances> Calls<I> {
                 return Waited::TooLate(own <= until);
             }
             let tried = [attempts.tried(), vec![target.instance.id]].concat();
-            match self.places.another(&job.entry.route, &tried) {
+            match self.places.another(&job.entry.route, &tried).await {
                 Ok(successor) => return Waited::Overtaken(successor),
                 // Nobody else takes the call: the longer this one may take.
                 Err(_) => deadline = (deadline + self.patience.attempt).min(until),
@@ -204,15 +209,26 @@ impl<I: Instances> Calls<I> {
     }
 
     /// Gives the client an instance's own words about what is wrong with the request, or ours if they did not all come.
-    async fn relay_error(&self, job: &Job, status: StatusCode, said: Option<Said>, client: &mut impl Downstream) {
-        let Some(said) = said else {
-            return self.turn_away(&Refusal::RefusedByInstance(status), job.stamp, client).await;
+    async fn relay_error(
+        &self,
+        job: &Job,
+        status: StatusCode,
+        said: Option<Said>,
+        line: &mut Line<'_, impl Downstream>,
+    ) {
+        let said = match said {
+            Some(said) if !line.is_begun() => said,
+            said => {
+                let words = said.and_then(|said| said.message());
+                let refusal = words.map_or(Refusal::RefusedByInstance(status), Refusal::BadRequest);
+                return self.give_up(&refusal, job, line).await;
+            }
         };
         self.metrics.calls.count_answer(status, "none");
         let mut fields = job.stamp.fields();
         fields.push(content_type(&said.content_type));
         // A client that is gone needs no answer.
-        let _ = whole(client, status, fields, said.body).await;
+        let _ = whole(line.client, status, fields, said.body).await;
     }
 
     fn admission(&self, job: &Job, target: &Target, mean_connections: f64) -> Admission {
@@ -241,6 +257,7 @@ impl<I: Instances> Calls<I> {
             estimate: job.prepared.prompt_estimate,
             mean_connections,
             steps: job.prepared.steps,
+            reroll: job.prompt.is_some_and(|prompt| self.rerolls.is_known(prompt, Instant::now())),
         }
     }
 }

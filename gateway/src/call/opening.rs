@@ -153,6 +153,15 @@ impl Unopened {
     }
 }
 
+impl Said {
+    /// The sentence in it that says what is wrong, in the form of any engine.
+    pub(super) fn message(&self) -> Option<String> {
+        let json: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
+        let places = ["/error/message", "/message", "/detail"];
+        places.iter().find_map(|place| Some(json.pointer(place)?.as_str()?.to_owned()))
+    }
+}
+
 impl From<Failure> for Unopened {
     fn from(failure: Failure) -> Self {
         Self { failure, said: None }

@@ -8,6 +8,7 @@ use protocol::ids::{ChuteId, InstanceId};
 use crate::balance::{Balance, Candidate, Outcome, Pick, Reservation, Rule, Work};
 use crate::directory::{ChuteRoute, Routes};
 use crate::instance::verdict::Shortage;
+use crate::lease::{Attempt, Instances, Loads, Slot};
 use crate::metrics::Metrics;
 use crate::retry::Budget;
 
@@ -15,6 +16,8 @@ use crate::retry::Budget;
 pub struct Places {
     balance: Mutex<Balance>,
     budget: Mutex<Budget>,
+    slots: Arc<Instances>,
+    loads: Arc<Loads>,
     since: Instant,
     metrics: Arc<Metrics>,
 }
@@ -25,6 +28,8 @@ pub struct Place<'a> {
     reservation: Option<Reservation>,
     outcome: Outcome,
     chute: ChuteId,
+    /// What it takes of the instance's concurrency, among all gateways; none while it is asked for.
+    held: Option<(Slot, Attempt)>,
     /// Where it is.
     pub instance: InstanceId,
     /// Mean calls in flight over the chute's instances when it was taken.
@@ -32,28 +37,29 @@ pub struct Place<'a> {
 }
 
 impl Places {
-    /// Instances that fail are left alone by this rule; `floor` retries are always allowed.
+    /// Instances that fail are left alone by this rule; `floor` retries are always allowed; `slots` are shared with
+    /// other gateways, `loads` told to them.
     #[must_use]
-    pub fn new(rule: Rule, floor: u32, metrics: Arc<Metrics>) -> Self {
+    pub fn new(rule: Rule, floor: u32, slots: Arc<Instances>, loads: Arc<Loads>, metrics: Arc<Metrics>) -> Self {
         let (balance, budget) = (Mutex::new(Balance::new(rule)), Mutex::new(Budget::new(floor)));
-        Self { balance, budget, since: Instant::now(), metrics }
+        Self { balance, budget, slots, loads, since: Instant::now(), metrics }
     }
 
     /// Takes a place for the first attempt of a call, or says what is left.
     ///
     /// # Errors
     /// When there is none to take.
-    pub fn first(&self, route: &ChuteRoute) -> Result<Place<'_>, Shortage> {
+    pub async fn first(&self, route: &ChuteRoute) -> Result<Place<'_>, Shortage> {
         self.budget().call(route.chute.id, self.now());
-        self.take(route, &[])
+        self.take(route, &[]).await
     }
 
     /// Takes a place for another attempt, on an instance that was not tried yet.
     ///
     /// # Errors
     /// When there is none to take, or too many attempts were repeated of late.
-    pub fn another(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
-        let place = self.take(route, tried)?;
+    pub async fn another(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
+        let place = self.take(route, tried).await?;
         let granted = self.budget().retry(route.chute.id, self.now());
         granted.map(|()| place).map_err(|spent| {
             self.metrics.instances.retries_refused.with_label_values(&[spent.as_str()]).inc();
@@ -78,19 +84,43 @@ impl Places {
         self.metrics.instances.publish(census);
     }
 
-    fn take(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
-        match self.balance().pick(&candidates(route), tried, self.now(), rand::random()) {
-            Pick::Chosen { reservation, mean_connections } => Ok(Place {
-                places: self,
-                chute: route.chute.id,
-                instance: reservation.instance(),
-                reservation: Some(reservation),
-                outcome: Outcome::Unknown,
-                mean_connections,
-            }),
-            Pick::AllBusy => Err(Shortage::Busy),
-            Pick::AllOpen | Pick::None => Err(Shortage::None),
+    async fn take(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
+        let mut passed = tried.to_vec();
+        loop {
+            let picked = self.balance().pick(&self.candidates(route), &passed, self.now(), rand::random());
+            let mut place = match picked {
+                Pick::Chosen { reservation, mean_connections } => Place {
+                    places: self,
+                    chute: route.chute.id,
+                    instance: reservation.instance(),
+                    reservation: Some(reservation),
+                    outcome: Outcome::Unknown,
+                    held: None,
+                    mean_connections,
+                },
+                Pick::AllOpen | Pick::None if passed.len() == tried.len() => return Err(Shortage::None),
+                Pick::AllBusy | Pick::AllOpen | Pick::None => {
+                    self.loads.limited(route.chute.id);
+                    return Err(Shortage::Busy);
+                }
+            };
+            if let Some(slot) = self.slots.take(place.instance, route.chute.concurrency).await {
+                place.held = Some((slot, self.loads.enter(route.chute.id, place.instance)));
+                return Ok(place);
+            }
+            // Other gateways have filled it.
+            passed.push(place.instance);
         }
+    }
+
+    /// The instances of a chute and how many calls each takes from this process.
+    fn candidates(&self, route: &ChuteRoute) -> Vec<Candidate> {
+        let candidate = |instance| Candidate {
+            instance,
+            places: self.slots.places(instance, route.chute.concurrency),
+            elsewhere: self.loads.elsewhere(instance),
+        };
+        route.instances.iter().map(|target| candidate(target.instance.id)).collect()
     }
 
     fn balance(&self) -> MutexGuard<'_, Balance> {
@@ -135,10 +165,4 @@ impl Drop for Place<'_> {
             self.places.balance().release(reservation, self.outcome, self.places.now(), rand::random());
         }
     }
-}
-
-/// The instances of a chute and how many calls each takes from this process.
-fn candidates(route: &ChuteRoute) -> Vec<Candidate> {
-    let candidate = |instance| Candidate { instance, places: route.chute.concurrency, elsewhere: 0 };
-    route.instances.iter().map(|target| candidate(target.instance.id)).collect()
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 
-use super::downstream::Downstream;
+use super::downstream::{Downstream, Gone};
 use super::flow::Flow;
+use super::line::Line;
 use super::upstream::Answer;
 use crate::instance::stream::Lines;
 use crate::instance::verdict::Failure;
@@ -23,8 +24,6 @@ pub(super) struct Relay<A> {
     flow: Flow,
     started: Instant,
     ended: bool,
-    /// Whether what the client has ends where an event does.
-    between_events: bool,
     /// A failure behind pieces that the client still gets.
     failed: Option<Failure>,
 }
@@ -43,7 +42,7 @@ pub(super) enum Ended {
 impl<A: Answer> Relay<A> {
     /// A stream whose answer has begun; times count from `started`.
     pub(super) fn new(answer: A, lines: Lines, meter: Meter, started: Instant) -> Self {
-        Self { answer, lines, meter, flow: Flow::default(), started, ended: false, between_events: true, failed: None }
+        Self { answer, lines, meter, flow: Flow::default(), started, ended: false, failed: None }
     }
 
     /// What was counted so far.
@@ -56,12 +55,8 @@ impl<A: Answer> Relay<A> {
         self.ended
     }
 
-    /// Whether what the client has ends where an event does.
-    pub(super) fn is_between_events(&self) -> bool {
-        self.between_events
-    }
-
-    /// Waits for more of the stream; what of it the client gets, which may be nothing.
+    /// Waits for more of the stream; what of it the client gets, which may be nothing. May be dropped while pending and
+    /// called again.
     ///
     /// # Errors
     /// When the stream breaks off or cannot be read.
@@ -109,7 +104,7 @@ impl<A: Answer> Relay<A> {
     /// chunk now and then.
     pub(super) async fn run(
         &mut self,
-        client: &mut impl Downstream,
+        line: &mut Line<'_, impl Downstream>,
         first: Bytes,
         idle: Duration,
         note: &mut (impl FnMut(&Meter, Option<Duration>) + Send),
@@ -118,22 +113,18 @@ impl<A: Answer> Relay<A> {
         loop {
             if !shown.is_empty() {
                 note(&self.meter, self.flow.pace());
-                self.between_events = shown.ends_with(b"\n\n") || shown.ends_with(b"\r\n\r\n");
-                if client.write(shown).await.is_err() {
+                if line.write(shown).await.is_err() {
                     return Ended::Gone;
                 }
             }
             if self.ended {
-                return if client.end().await.is_ok() { Ended::Whole } else { Ended::Gone };
+                return if line.client.end().await.is_ok() { Ended::Whole } else { Ended::Gone };
             }
-            shown = tokio::select! {
-                biased;
-                () = client.gone() => return Ended::Gone,
-                next = tokio::time::timeout(idle, self.next()) => match next {
-                    Ok(Ok(shown)) => shown,
-                    Ok(Err(failure)) => return Ended::Failed(failure),
-                    Err(_) => return Ended::Failed(Failure::Timeout),
-                },
+            shown = match line.wait(tokio::time::timeout(idle, self.next())).await {
+                Ok(Ok(Ok(shown))) => shown,
+                Ok(Ok(Err(failure))) => return Ended::Failed(failure),
+                Ok(Err(_)) => return Ended::Failed(Failure::Timeout),
+                Err(Gone) => return Ended::Gone,
             };
         }
     }

@@ -46,4 +46,16 @@ pub struct Instances {
     /// Attempts that may follow a failed one in any 10 seconds; beyond it, a tenth of the calls of those seconds.
     #[arg(long, env = "GATEWAY_RETRY_FLOOR", default_value = "10")]
     pub retry_floor: u32,
+
+    /// How long a connection waits for its next call: less than the 5 s after which an SDK's server closes it.
+    #[arg(long, env = "GATEWAY_INSTANCE_KEEP_SECONDS", default_value = "4", value_parser = seconds)]
+    pub instance_keep: Duration,
+
+    /// Connections to one instance that wait for their next call.
+    #[arg(long, env = "GATEWAY_INSTANCE_KEPT_EACH", default_value = "256")]
+    pub instance_kept_each: usize,
+
+    /// Connections to all instances that wait for their next call.
+    #[arg(long, env = "GATEWAY_INSTANCE_KEPT", default_value = "4096")]
+    pub instance_kept: usize,
 }
