@@ -1,5 +1,6 @@
 //! Every setting of the program, typed and documented; read once, before any port is opened.
 
+mod calls;
 mod client;
 mod edge;
 mod instances;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+pub use self::calls::Calls;
 pub use self::client::Client;
 pub use self::edge::Edge;
 pub use self::instances::Instances;
@@ -96,6 +98,10 @@ pub struct Config {
     #[command(flatten)]
     pub client: Client,
 
+    /// How calls are answered.
+    #[command(flatten)]
+    pub calls: Calls,
+
     /// The edge itself.
     #[command(flatten)]
     pub edge: Edge,
@@ -165,6 +171,13 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn only_a_debug_build_can_be_told_another_time() {
+        let command = Config::command();
+        let offers = command.get_arguments().any(|argument| argument.get_long() == Some("clock-offset"));
+        assert_eq!(offers, cfg!(debug_assertions));
+    }
 
     #[test]
     fn settings_do_not_contradict_each_other() {

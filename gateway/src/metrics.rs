@@ -3,6 +3,8 @@
 mod calls;
 mod connections;
 mod edge;
+mod instances;
+mod limits;
 mod record;
 mod register;
 mod upgrade;
@@ -13,6 +15,8 @@ use prometheus::Registry;
 pub use self::calls::{Calls, InFlight};
 pub use self::connections::{Connections, Over};
 pub use self::edge::{Edge, Refused};
+pub use self::instances::Instances;
+pub use self::limits::{Limit, Limits};
 pub use self::record::Record;
 use self::register::Register;
 pub use self::upgrade::Upgrade;
@@ -28,8 +32,12 @@ pub struct Metrics {
     pub connections: Connections,
     /// The edge itself: connections, memory, processor.
     pub edge: Edge,
+    /// Instances and repeated attempts.
+    pub instances: Instances,
     /// What the edge knows: chutes and principals.
     pub who: Who,
+    /// Limits that gateways share.
+    pub limits: Limits,
     /// The record of calls.
     pub record: Record,
     /// The change from one process to the next.
@@ -45,7 +53,8 @@ impl Metrics {
         let registry = Registry::new();
         let register = Register(&registry);
         let (calls, connections, edge) = (Calls::new(register)?, Connections::new(register)?, Edge::new(register)?);
-        let (who, record, upgrade) = (Who::new(register)?, Record::new(register)?, Upgrade::new(register)?);
-        Ok(Self { registry, calls, connections, edge, who, record, upgrade })
+        let (instances, who, limits) = (Instances::new(register)?, Who::new(register)?, Limits::new(register)?);
+        let (record, upgrade) = (Record::new(register)?, Upgrade::new(register)?);
+        Ok(Self { registry, calls, connections, edge, instances, who, limits, record, upgrade })
     }
 }

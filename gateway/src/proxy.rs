@@ -10,7 +10,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource};
+use pingora::{Error, ErrorSource, ErrorType};
 use protocol::directory::Template;
 use protocol::ids::CallId;
 
@@ -134,10 +134,9 @@ impl ProxyHttp for Proxy {
             Ok(Way::Service(service)) => match self.services.forward(service, session) {
                 Ok(forwarded) => {
                     session.set_close_on_response_before_downstream_finish(true);
-                    if session.is_upgrade_req() {
+                    session.set_read_timeout((!forwarded.lives_on()).then_some(self.client_silence));
+                    if forwarded.lives_on() {
                         visit.running = None;
-                    } else {
-                        session.set_read_timeout(Some(self.client_silence));
                     }
                     visit.forwarded = Some(forwarded);
                     return Ok(false);
@@ -156,7 +155,7 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _session: &mut Session, visit: &mut Visit) -> pingora::Result<Box<HttpPeer>> {
         match &visit.forwarded {
             Some(forwarded) => Ok(forwarded.peer()),
-            None => Error::e_explain(pingora::ErrorType::InternalError, "a request went on without a service"),
+            None => Error::e_explain(ErrorType::InternalError, "a request went on without a service"),
         }
     }
 
@@ -183,15 +182,16 @@ impl ProxyHttp for Proxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, visit: &mut Visit) -> FailToProxy {
-        let downstream = matches!(error.esource(), ErrorSource::Downstream);
         let failed = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        let Some(forwarded) = visit.forwarded.as_ref().filter(|_| !downstream) else { return failed };
-        let refusal = forwarded.refusal(error);
-        tracing::warn!(
-            service = forwarded.service().name(),
-            reason = error.etype().as_str(),
-            "a service did not answer"
-        );
+        let Some(forwarded) = visit.forwarded.as_ref() else { return failed };
+        let refusal = if matches!(error.esource(), ErrorSource::Downstream) {
+            let Some(refusal) = framing::refusal(error) else { return failed };
+            refusal
+        } else {
+            let (service, reason) = (forwarded.service().name(), error.etype().as_str());
+            tracing::warn!(service, reason, "a service did not answer");
+            forwarded.refusal(error)
+        };
         if session.response_written().is_none()
             && let Ok((head, body)) = forward::answer(&refusal)
         {

@@ -146,8 +146,8 @@ async fn stream(web: &Client, target: &Target, version: Version, tokens: u64, be
             begun.send_modify(|begun| *begun += 1);
         }
     };
-    let (tokens, whole) = load::read_telling(&mut answer.bytes_stream(), u64::MAX, tell).await;
-    Seen { started, call, tokens, end: if whole { End::Whole } else { End::Cut }, code: None }
+    let (tokens, end) = load::read_telling(&mut answer.bytes_stream(), u64::MAX, tell).await;
+    Seen { started, call, tokens, end, code: None }
 }
 
 /// Short calls without end: on new connections, and on kept ones of both versions of HTTP.

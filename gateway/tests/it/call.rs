@@ -61,6 +61,28 @@ async fn a_usage_chunk_is_asked_for_counted_and_hidden() {
 }
 
 #[tokio::test]
+async fn a_prompt_that_was_answered_before_is_marked_unless_the_gateway_is_told_not_to() {
+    for (settings, marks) in [
+        (vec![], [false, false, true, false]),
+        (vec!["--rerolls=0".into()], [false; 4]),
+        (vec!["--reroll=0".into()], [false; 4]),
+    ] {
+        let scripted = Scripted::start([Act::Error(422, "no"), Act::Json("{}".into())]).await;
+        let platform = Platform::start(&[&scripted], Wishes { settings, ..Wishes::default() }).await;
+        let asked_otherwise = chat(false).replace("hello", "hullo");
+        let colder = chat(false).replace("\"stream\"", "\"temperature\":0,\"stream\"");
+        // On one connection the next call is read when the one before is over for good.
+        let mut raw = Raw::connect(&platform).await;
+        for body in [&chat(false), &chat(false), &colder, &asked_otherwise] {
+            raw.send(&request(&platform, "POST", "llm-chute", CHAT, body)).await;
+            raw.answer().await;
+        }
+        let records = platform.records(4).await;
+        assert_eq!(records.iter().map(|record| record.admission.reroll).collect::<Vec<_>>(), marks);
+    }
+}
+
+#[tokio::test]
 async fn an_answer_in_one_piece_is_opened_and_recorded() {
     let json = r#"{"choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
     let scripted = Scripted::start([Act::Json(json.into())]).await;
@@ -305,4 +327,14 @@ async fn a_stopping_gateway_finishes_its_streams_and_ships_their_records() {
     assert!(platform.ended().await);
     let record = platform.records(1).await.remove(0);
     assert_eq!((record.outcome, record.facts.tokens), (Outcome::Finished, 2));
+}
+
+#[tokio::test]
+async fn calls_to_instances_leave_from_the_address_that_is_set() {
+    for (settings, source) in [(vec![], "127.0.0.1"), (vec!["--source=127.0.0.2".to_owned()], "127.0.0.2")] {
+        let scripted = Scripted::start([Act::Json("1".into())]).await;
+        let platform = Platform::start(&[&scripted], Wishes { settings, ..Wishes::default() }).await;
+        assert_eq!(ask(&platform, "POST", "own-chute", "/run", "{}").await.status, 200);
+        assert_eq!(*scripted.peers.lock().unwrap(), [source.parse::<std::net::IpAddr>().unwrap()]);
+    }
 }

@@ -1,7 +1,7 @@
 //! An instance that answers from a script, over plain sockets.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub(crate) enum Act {
     Flood(Arc<AtomicUsize>),
     /// A JSON answer.
     Json(String),
+    /// A JSON answer after so much time.
+    Late(Duration, String),
     /// An answer with a status and type of its own.
     Typed(u16, &'static str, Vec<u8>),
     /// An error in clear.
@@ -52,7 +54,8 @@ pub(crate) struct Scripted {
     pub(crate) key: InstanceKey,
     /// What it was asked, opened.
     pub(crate) requests: Arc<Mutex<Vec<OpenedRequest>>>,
-    connections: Arc<AtomicUsize>,
+    /// Who connected.
+    pub(crate) peers: Arc<Mutex<Vec<IpAddr>>>,
     /// Connections that the other side closed while an answer was still going.
     pub(crate) abandoned: watch::Receiver<usize>,
     _running: JoinSet<()>,
@@ -85,25 +88,25 @@ impl Scripted {
         let address = listener.local_addr().unwrap();
         let (key, requests) = (InstanceKey::generate(), Arc::new(Mutex::new(Vec::new())));
         let (abandoned_sender, abandoned) = watch::channel(0);
-        let connections = Arc::new(AtomicUsize::new(0));
-        let opened = connections.clone();
         let server =
             Arc::new(Server { key: key.clone(), requests: requests.clone(), abandoned: abandoned_sender, script });
+        let peers = Arc::<Mutex<Vec<IpAddr>>>::default();
+        let connected = Arc::clone(&peers);
         let serving = async move {
             let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                opened.fetch_add(1, Ordering::Relaxed);
+            while let Ok((stream, peer)) = listener.accept().await {
+                connected.lock().unwrap().push(peer.ip());
                 connections.spawn(server.clone().serve(stream));
             }
         };
         let mut running = JoinSet::new();
         running.spawn(serving);
-        Self { address, key, requests, connections, abandoned, _running: running }
+        Self { address, key, requests, peers, abandoned, _running: running }
     }
 
     /// How many connections came.
     pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.peers.lock().unwrap().len()
     }
 
     /// How many requests came.
@@ -153,6 +156,10 @@ impl Server {
                 false
             }
             Act::Json(json) => {
+                whole(stream, 200, "application/json", seal_json_reply(&self.key, iv, json.as_bytes())).await
+            }
+            Act::Late(after, json) => {
+                tokio::time::sleep(after).await;
                 whole(stream, 200, "application/json", seal_json_reply(&self.key, iv, json.as_bytes())).await
             }
             Act::Typed(status, media_type, body) => {

@@ -1,6 +1,7 @@
 //! A gateway process with everything it needs around it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -163,6 +164,31 @@ impl Platform {
         }
     }
 
+    /// A metric of the gateway, with its labels as they are written; 0 while it was never counted.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until a metric is as wanted.
+    pub(crate) async fn until(&self, name: &str, wanted: impl Fn(f64) -> bool) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let value = self.metric(name).await;
+            if wanted(value) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{name} stays at {value}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
     /// The memory that the gateway has in use, in bytes.
     pub(crate) fn resident(&self) -> usize {
         let sizes = std::fs::read_to_string(format!("/proc/{}/statm", self.process.0.id())).unwrap();
@@ -174,6 +200,11 @@ impl Platform {
         let url = format!("http://127.0.0.1:{}/metrics", self.internal);
         let client = reqwest::Client::builder().build().unwrap();
         client.get(url).bearer_auth("internal").send().await.unwrap().text().await.unwrap()
+    }
+
+    /// Waits until the gateway lives and has no call in flight.
+    pub(crate) async fn is_idle(&self) {
+        self.until("chutes_gateway_calls_in_flight", |calls| calls == 0.0).await;
     }
 
     /// Asks the gateway to stop.
@@ -229,31 +260,63 @@ impl Platform {
         self.authority = certificates(&self.folder.path().join("certificates"));
     }
 
-    /// Whether both public ports are open, and then the hand-over socket.
-    async fn listens(&self) -> bool {
-        TcpStream::connect(("127.0.0.1", self.http)).await.is_ok()
-            && TcpStream::connect(("127.0.0.1", self.https)).await.is_ok()
-            && tokio::net::UnixStream::connect(self.upgrade_socket()).await.is_ok()
+    /// Starts a second gateway on the same Redis, and waits until it serves.
+    pub(crate) async fn second(&self, settings: &[String]) -> Second {
+        let [http, https, internal] = [free_port(), free_port(), free_port()];
+        let own = ["--http", "--https", "--internal", "--upgrade-socket", "--api-upstream"];
+        let kept = self.arguments.chunks(2).filter(|pair| !own.contains(&pair[0].as_str())).flatten().cloned();
+        let mut arguments: Vec<String> = kept.collect();
+        arguments.extend([format!("--http=127.0.0.1:{http}"), format!("--https=127.0.0.1:{https}")]);
+        arguments.extend([format!("--internal=127.0.0.1:{internal}"), "--api-upstream=127.0.0.1:9".into()]);
+        arguments.extend_from_slice(settings);
+        let process = Process::start(&arguments, Stdio::inherit());
+        wait_until_ready([http, https, internal]).await;
+        Second { http, _process: process }
     }
 
     async fn wait_until_ready(&self) {
-        let client = reqwest::Client::builder().build().unwrap();
-        let health = format!("http://127.0.0.1:{}/health", self.internal);
+        wait_until_ready([self.http, self.https, self.internal]).await;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        loop {
-            let answer = client.get(&health).send().await;
-            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) && self.listens().await {
-                return;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "the gateway is not ready: {answer:?}");
+        while tokio::net::UnixStream::connect(self.upgrade_socket()).await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline, "the gateway cannot be upgraded");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
+/// A gateway beside that of a platform.
+pub(crate) struct Second {
+    /// Port of plain HTTP.
+    pub(crate) http: u16,
+    _process: Process,
+}
+
+/// Whether both public ports are open; they are opened beside the internal one, in no order.
+async fn listens(http: u16, https: u16) -> bool {
+    let (http, https) = (TcpStream::connect(("127.0.0.1", http)).await, TcpStream::connect(("127.0.0.1", https)).await);
+    http.is_ok() && https.is_ok()
+}
+
+async fn wait_until_ready([http, https, internal]: [u16; 3]) {
+    let client = reqwest::Client::builder().build().unwrap();
+    let health = format!("http://127.0.0.1:{internal}/health");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = client.get(&health).send().await;
+        if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) && listens(http, https).await {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the gateway is not ready: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 fn record(entry: &redis::streams::StreamId) -> Option<Record> {
-    let fields = entry.map.iter().map(|(name, value)| (name.clone(), redis::from_redis_value(value.clone()).unwrap()));
-    match Entry::from_fields(&fields.collect()).unwrap() {
+    let field = |name: &str| match &entry.map[name] {
+        redis::Value::BulkString(text) => text.as_slice(),
+        other => panic!("{name} is {other:?}"),
+    };
+    match Entry::read(|name| entry.map.contains_key(name).then(|| field(name))).unwrap() {
         Entry::Final { record, .. } => Some(*record),
         Entry::Gap { .. } | Entry::Beat { .. } => None,
     }
@@ -367,7 +430,7 @@ fn instance(scripted: &Scripted) -> Instance {
 }
 
 /// Writes a wildcard certificate and says by whom it is signed.
-fn certificates(folder: &std::path::Path) -> String {
+fn certificates(folder: &Path) -> String {
     std::fs::create_dir_all(folder).unwrap();
     let signed = rcgen::generate_simple_self_signed([format!("*.{DOMAIN}")]).unwrap();
     std::fs::write(folder.join(format!("_.{DOMAIN}.crt")), signed.cert.pem()).unwrap();

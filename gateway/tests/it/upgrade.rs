@@ -126,7 +126,7 @@ async fn callers_on_new_connections_notice_nothing() {
     let calling = async {
         let mut statuses = Vec::new();
         while !*stopping.borrow_and_update() {
-            let mut raw = Raw::to(port).await;
+            let mut raw = Raw::at(port).await;
             raw.send(&question).await;
             statuses.push(raw.answer().await.status);
         }
