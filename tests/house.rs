@@ -167,8 +167,10 @@ fn redis_names_stand_in_one_file() {
         "\"principals:",
         "\"funds:",
         "\"hotkey:",
-        "\"conn:",
+        "\"lease:",
+        "\"load:",
         "\"signature:",
+        "\"idempotent:",
         "\"strikes\"",
     ];
     let broken: Vec<String> = sources()

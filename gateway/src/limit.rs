@@ -1,32 +1,38 @@
 //! Says whether a caller may call now: per minute, at once, per day.
 //!
-//! The limits are this process's own. A refused call takes nothing of any of them.
+//! A refused call takes nothing of any limit. All gateways share the limits (`protocol::lease`): a decision is made from
+//! the slots held here, and a call waits for Redis only when it finds none and Redis has not just said so.
 
-mod concurrency;
+mod book;
 mod quota;
-mod rate;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use dashmap::DashMap;
 use protocol::directory::Chute;
 use protocol::ids::{ChuteId, UserId};
+use protocol::lease::Terms;
+use protocol::lease::holding::Verdict;
+use protocol::lease::rate::Rate;
+use protocol::lease::slots::Slots;
 use protocol::principal::{UserEntry, permission};
 
-use self::concurrency::AtOnce;
 pub use self::quota::{Quota, QuotaHold};
-use self::rate::Window;
-use crate::clock::Clock;
+use crate::lease::{Leases, Moment, Subject};
+use crate::metrics::Limit;
 use crate::refusal::{Refusal, Standing, Whose};
 
 /// Pause between two sweeps of what is idle.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How long a caller is believed to be at a limit without asking again.
+const RECHECK: Duration = Duration::from_millis(250);
+/// How long the calls of a gateway that is gone count: a minute, and the second in which it began.
+const MINUTE: Duration = Duration::from_secs(61);
 
 /// How much is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowance {
     /// Calls per minute.
     pub per_minute: u32,
@@ -37,10 +43,9 @@ pub struct Allowance {
 /// The limits per minute and at once, per user and per user and chute.
 pub struct Limits {
     default: Allowance,
-    users: Arc<Users>,
+    leases: Arc<Leases>,
+    users: DashMap<UserId, UserUse, ahash::RandomState>,
 }
-
-type Users = DashMap<UserId, UserUse, ahash::RandomState>;
 
 /// A call that was let in; it counts as in flight until this is dropped.
 pub struct Permit {
@@ -49,9 +54,10 @@ pub struct Permit {
 }
 
 struct Taken {
-    users: Arc<Users>,
+    limits: Arc<Limits>,
     user: UserId,
-    chute: ChuteId,
+    /// The chute, if it has limits of its own.
+    chute: Option<ChuteId>,
     standing: Standing,
 }
 
@@ -59,21 +65,31 @@ struct Taken {
 #[derive(Default)]
 struct UserUse {
     all: Use,
+    /// On chutes with limits of their own.
     chutes: HashMap<ChuteId, Use, ahash::RandomState>,
 }
 
 /// What is used of one allowance.
 #[derive(Default)]
 struct Use {
-    window: Window,
-    at_once: AtOnce,
+    allowance: Allowance,
+    rate: Rate,
+    at_once: Slots,
+}
+
+/// What came of a call that wants in.
+enum Entrance {
+    Open(Taken),
+    Closed(Refusal),
+    /// These limits have to be asked for.
+    Ask(Vec<Subject>),
 }
 
 impl Limits {
-    /// Limits with these defaults.
+    /// Limits with these defaults, shared by these leases.
     #[must_use]
-    pub fn new(default: Allowance) -> Self {
-        Self { default, users: Arc::default() }
+    pub fn new(default: Allowance, leases: Arc<Leases>) -> Self {
+        Self { default, leases, users: DashMap::default() }
     }
 
     /// Lets a call in, or says whose limit it is at.
@@ -81,48 +97,104 @@ impl Limits {
     /// A chute without limits of its own allows each user what the user has anyway.
     ///
     /// # Errors
-    /// [`Refusal::RateLimited`] or [`Refusal::TooManyAtOnce`].
-    pub fn take(&self, user: &UserEntry, chute: &Chute, now: DateTime<Utc>) -> Result<Permit, Refusal> {
+    /// [`Refusal::RateLimited`] or [`Refusal::TooManyAtOnce`]; [`Refusal::NotReady`] when Redis gives no clear answer.
+    pub async fn take(self: &Arc<Self>, user: &UserEntry, chute: &Chute) -> Result<Permit, Refusal> {
         if user.permissions & permission::UNLIMITED != 0 {
             return Ok(Permit { taken: None });
         }
+        let mut patience = self.leases.patience();
+        let entrance = loop {
+            match self.try_take(user, chute, self.leases.moment()) {
+                Entrance::Open(taken) => break Ok(Permit { taken: Some(taken) }),
+                Entrance::Closed(refusal) => break Err(refusal),
+                Entrance::Ask(subjects) => {
+                    if !patience.ask(subjects).await {
+                        break Err(Refusal::NotReady("limits cannot be checked at the moment"));
+                    }
+                }
+            }
+        };
+        self.leases.count(Limit::Caller, patience.has_asked());
+        entrance
+    }
+
+    /// Decides from what is held here. All is tested and taken under the lock of this user's entry.
+    fn try_take(self: &Arc<Self>, user: &UserEntry, chute: &Chute, moment: Moment) -> Entrance {
         let own = Allowance {
             per_minute: user.rate_per_minute.unwrap_or(self.default.per_minute),
             at_once: user.max_concurrent.unwrap_or(self.default.at_once),
         };
-        let on_chute = Allowance {
-            per_minute: chute.rate_per_minute.unwrap_or(own.per_minute),
-            at_once: chute.max_concurrent.unwrap_or(own.at_once),
-        };
-        let second = now.timestamp();
-        // All is tested and taken under the lock of this user's entry.
+        let is_limited = chute.rate_per_minute.is_some() || chute.max_concurrent.is_some();
+        let limited = is_limited.then_some(chute.id);
         let mut user_use = self.users.entry(user.id).or_default();
         let UserUse { all, chutes } = &mut *user_use;
-        let chute_use = chutes.entry(chute.id).or_default();
-        all.test(own, Whose::User, second)?;
-        chute_use.test(on_chute, Whose::Chute, second)?;
-        let standings = [all.take(own, second), chute_use.take(on_chute, second)];
-        let [user_standing, chute_standing] = standings;
-        let standing = if chute_standing.remaining < user_standing.remaining { chute_standing } else { user_standing };
+        all.allowance = own;
+        let mut on_chute = limited.map(|id| chutes.entry(id).or_default());
+        if let Some(on_chute) = &mut on_chute {
+            on_chute.allowance = Allowance {
+                per_minute: chute.rate_per_minute.unwrap_or(own.per_minute),
+                at_once: chute.max_concurrent.unwrap_or(own.at_once),
+            };
+        }
+        let mut uses: Vec<(&mut Use, Whose, Option<ChuteId>)> = vec![(all, Whose::User, None)];
+        uses.extend(on_chute.map(|on_chute| (on_chute, Whose::Chute, limited)));
+        let mut missing = Vec::new();
+        for (one, whose, chute) in &mut uses {
+            if let Err(refusal) = one.test(*whose, (user.id, *chute), moment, &mut missing) {
+                self.nudge_if_due(one, (user.id, *chute), moment);
+                return Entrance::Closed(refusal);
+            }
+        }
+        if !missing.is_empty() {
+            return Entrance::Ask(missing);
+        }
+        let mut tightest: Option<Standing> = None;
+        for (one, _, chute) in uses {
+            let standing = one.take(moment);
+            self.nudge_if_due(one, (user.id, chute), moment);
+            tightest = tightest.filter(|held| held.remaining <= standing.remaining).or(Some(standing));
+        }
         drop(user_use);
-        let users = Arc::clone(&self.users);
-        Ok(Permit { taken: Some(Taken { users, user: user.id, chute: chute.id, standing }) })
+        let standing = tightest.unwrap_or(Standing { limit: own.per_minute, remaining: 0, reset: 0 });
+        Entrance::Open(Taken { limits: Arc::clone(self), user: user.id, chute: limited, standing })
     }
 
-    /// Forgets what is idle, for as long as it is polled.
-    pub async fn sweep_always(self: Arc<Self>, clock: Clock) {
-        loop {
-            tokio::time::sleep(SWEEP_EVERY).await;
-            self.sweep(clock.now());
+    fn release(&self, user: UserId, chute: Option<ChuteId>) {
+        let moment = self.leases.moment();
+        // The entries are there: a sweep leaves those with calls in flight.
+        let Some(mut user_use) = self.users.get_mut(&user) else { return };
+        let UserUse { all, chutes } = &mut *user_use;
+        for (one, chute) in [(Some(all), None), (chute.and_then(|id| chutes.get_mut(&id)), chute)] {
+            if let Some(one) = one {
+                one.at_once.release(moment.with(one.allowance.at_once()));
+                self.nudge_if_due(one, (user, chute), moment);
+            }
         }
     }
 
-    /// Forgets users and chutes without a call in flight or in the last minute.
-    pub fn sweep(&self, now: DateTime<Utc>) {
-        let second = now.timestamp();
+    fn nudge_if_due(&self, one: &mut Use, (user, chute): (UserId, Option<ChuteId>), moment: Moment) {
+        let (per_minute, at_once) = (moment.with(one.allowance.per_minute()), moment.with(one.allowance.at_once()));
+        if one.rate.is_due(per_minute) && !self.leases.nudge(Subject::Rate(user, chute)) {
+            one.rate.unanswered();
+        }
+        if one.at_once.is_due(at_once) && !self.leases.nudge(Subject::AtOnce(user, chute)) {
+            one.at_once.unanswered();
+        }
+    }
+
+    /// Forgets what is idle, for as long as it is polled.
+    pub async fn sweep_always(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            self.sweep(self.leases.moment());
+        }
+    }
+
+    /// Forgets users and chutes without a call in flight or in the last minute, and of which nothing is held.
+    fn sweep(&self, moment: Moment) {
         self.users.retain(|_, user| {
-            user.chutes.retain(|_, chute| !chute.is_idle(second));
-            !(user.chutes.is_empty() && user.all.is_idle(second))
+            user.chutes.retain(|_, chute| !chute.is_idle(moment));
+            !(user.chutes.is_empty() && user.all.is_idle(moment))
         });
     }
 }
@@ -137,39 +209,77 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Some(taken) = &self.taken else { return };
-        // The entries are there: a sweep leaves those with calls in flight.
-        if let Some(mut user) = taken.users.get_mut(&taken.user) {
-            user.all.at_once.release();
-            if let Some(chute) = user.chutes.get_mut(&taken.chute) {
-                chute.at_once.release();
-            }
+        if let Some(taken) = &self.taken {
+            taken.limits.release(taken.user, taken.chute);
         }
     }
 }
 
 impl Use {
-    /// Whether one more call fits.
-    fn test(&mut self, allowance: Allowance, whose: Whose, second: i64) -> Result<(), Refusal> {
-        if self.window.used(second) >= allowance.per_minute {
-            return Err(Refusal::RateLimited { whose, standing: self.window.standing(allowance.per_minute, second) });
+    /// Whether one more call fits; adds to `missing` what has to be asked for.
+    fn test(
+        &mut self,
+        whose: Whose,
+        (user, chute): (UserId, Option<ChuteId>),
+        moment: Moment,
+        missing: &mut Vec<Subject>,
+    ) -> Result<(), Refusal> {
+        let now = moment.with(self.allowance.per_minute());
+        match self.rate.test(now) {
+            Verdict::Fits => {}
+            Verdict::Ask => {
+                self.rate.missed(now);
+                missing.push(Subject::Rate(user, chute));
+            }
+            Verdict::Full | Verdict::Unknown => {
+                self.rate.missed(now);
+                return Err(Refusal::RateLimited {
+                    whose,
+                    standing: Standing { remaining: 0, ..self.standing(moment) },
+                });
+            }
         }
-        if !self.at_once.fits(allowance.at_once) {
-            let standing = Standing { limit: allowance.at_once, remaining: 0, reset: 1 };
-            return Err(Refusal::TooManyAtOnce { whose, standing });
+        let now = moment.with(self.allowance.at_once());
+        match self.at_once.test(now) {
+            Verdict::Fits => {}
+            Verdict::Ask => {
+                self.at_once.missed(now);
+                missing.push(Subject::AtOnce(user, chute));
+            }
+            Verdict::Full | Verdict::Unknown => {
+                self.at_once.missed(now);
+                let standing = Standing { limit: self.allowance.at_once, remaining: 0, reset: 1 };
+                return Err(Refusal::TooManyAtOnce { whose, standing });
+            }
         }
         Ok(())
     }
 
     /// Counts a call that fits.
-    fn take(&mut self, allowance: Allowance, second: i64) -> Standing {
-        self.window.count(second);
-        self.at_once.take();
-        self.window.standing(allowance.per_minute, second)
+    fn take(&mut self, moment: Moment) -> Standing {
+        self.rate.take(moment.with(self.allowance.per_minute()));
+        self.at_once.take(moment.with(self.allowance.at_once()));
+        self.standing(moment)
     }
 
-    fn is_idle(&mut self, second: i64) -> bool {
-        self.at_once.is_none() && self.window.used(second) == 0
+    fn standing(&self, moment: Moment) -> Standing {
+        let now = moment.with(self.allowance.per_minute());
+        let remaining = u32::try_from(self.rate.remaining(now)).unwrap_or(u32::MAX);
+        Standing { limit: self.allowance.per_minute, remaining, reset: self.rate.reset(now) }
+    }
+
+    fn is_idle(&mut self, moment: Moment) -> bool {
+        self.at_once.is_idle() && self.rate.is_idle(moment.with(self.allowance.per_minute()))
+    }
+}
+
+impl Allowance {
+    fn per_minute(self) -> Terms {
+        Terms { limit: self.per_minute.into(), linger: MINUTE, recheck: RECHECK, ready: 1, shared: true }
+    }
+
+    fn at_once(self) -> Terms {
+        Terms { limit: self.at_once.into(), linger: Duration::ZERO, recheck: RECHECK, ready: 1, shared: true }
     }
 }
 

@@ -1,5 +1,6 @@
 //! One request, room by room: the table of contents of the edge.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::edge::{self, Largest};
 use crate::forward::{self, Forwarded, Service, Services};
 use crate::framing;
 use crate::host::{Hosts, Target, merge_slashes};
+use crate::leaving::Asked;
 use crate::lifecycle::{Lifecycle, Running};
 use crate::refusal::Refusal;
 use crate::tls::TlsName;
@@ -110,6 +112,12 @@ impl ProxyHttp for Proxy {
         Visit { forwarded: None, running: Some(self.lifecycle.enter()) }
     }
 
+    fn on_connection_reuse(&self, _session: &mut Session, _visit: &mut Visit, before: Box<dyn Any + Send + Sync>) {
+        if let Some(asked) = before.downcast_ref::<Asked>() {
+            asked.note();
+        }
+    }
+
     async fn early_request_filter(&self, session: &mut Session, _visit: &mut Visit) -> pingora::Result<()> {
         session.set_write_timeout(Some(self.client_stall));
         // Bytes of a next request are then kept for it, instead of breaking this one.
@@ -175,18 +183,14 @@ impl ProxyHttp for Proxy {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, visit: &mut Visit) -> FailToProxy {
         let failed = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        let Some(forwarded) = &visit.forwarded else { return failed };
-        let refusal = match (error.esource(), error.etype()) {
-            (ErrorSource::Downstream, ErrorType::ReadTimedout) => Refusal::BodyTimeout,
-            (ErrorSource::Downstream, _) => return failed,
-            (ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset, reason) => {
-                tracing::warn!(
-                    service = forwarded.service().name(),
-                    reason = reason.as_str(),
-                    "a service did not answer"
-                );
-                forwarded.refusal(error)
-            }
+        let Some(forwarded) = visit.forwarded.as_ref() else { return failed };
+        let refusal = if matches!(error.esource(), ErrorSource::Downstream) {
+            let Some(refusal) = framing::refusal(error) else { return failed };
+            refusal
+        } else {
+            let (service, reason) = (forwarded.service().name(), error.etype().as_str());
+            tracing::warn!(service, reason, "a service did not answer");
+            forwarded.refusal(error)
         };
         if session.response_written().is_none()
             && let Ok((head, body)) = forward::answer(&refusal)

@@ -8,6 +8,7 @@ use protocol::reply::{ErrorBody, ErrorType};
 use serde_json::{Value, json};
 
 use crate::edge::Largest;
+use crate::idempotent::Again;
 
 /// Whose limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,6 +126,8 @@ pub enum Refusal {
     UpstreamTimeout,
     /// What the edge needs to decide is not there: the directory, principals or the signature store.
     NotReady(&'static str),
+    /// A call with an idempotency key was made before.
+    Again(Again),
     /// The record log cannot be written.
     LogUnwritable,
     /// The host is known but nothing serves it.
@@ -155,6 +158,7 @@ impl Refusal {
             Self::QuotaExceeded { .. } => StatusCode::PAYMENT_REQUIRED,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::RefusedByInstance(status) => *status,
+            Self::Again(again) => again.status(),
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTimeout | Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -201,6 +205,7 @@ impl Refusal {
             Self::BadAnswer => "bad_answer",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::NotReady(_) => "not_ready",
+            Self::Again(again) => again.code(),
             Self::LogUnwritable => "log_unwritable",
             Self::NoService(_) => "no_service",
             Self::ServiceFailed(_) => "service_failed",
@@ -219,6 +224,7 @@ impl Refusal {
                 Some(Duration::from_secs(seconds.unsigned_abs()))
             }
             Self::Maintenance => Some(Duration::from_secs(60)),
+            Self::Again(again) => again.retry_after(),
             Self::NoInstance(_) | Self::NoService(_) => Some(Duration::from_secs(10)),
             Self::TooManyAtOnce { .. }
             | Self::AtCapacity
@@ -342,6 +348,7 @@ impl Refusal {
             Self::BadAnswer => "the instance answered with something unreadable".into(),
             Self::UpstreamTimeout => "the instances did not answer in time".into(),
             Self::NotReady(what) => format!("the service is starting or degraded: {what}"),
+            Self::Again(again) => again.words().into(),
             Self::LogUnwritable => "the service cannot record calls at the moment".into(),
             Self::NoService(host) => format!("nothing serves the host {host} at the moment"),
             Self::ServiceFailed(host) => format!("the service behind {host} broke off"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use protocol::keys::{Key, PRINCIPAL_PREFIXES};
+use protocol::keys::{Key, LEASE_PREFIXES, PRINCIPAL_PREFIXES};
 use rustix::process::Signal;
 
 use crate::children::{Child, Launch, Spawner};
@@ -78,6 +78,14 @@ impl Redis {
     /// When the new one does not answer.
     pub async fn replace_by_empty(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
         self.child.kill()?;
+        self.start_again(spawner).await
+    }
+
+    /// Starts an empty one after it ended.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn start_again(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
         self.child = spawner.start(&self.launch).await?;
         self.wait_until_ready().await
     }
@@ -139,20 +147,21 @@ fn users_file(secrets: &Secrets) -> String {
     let connection = "+hello +auth +ping +select +client|setname +client|id +client|no-evict";
     let principals = PRINCIPAL_PREFIXES.map(|prefix| format!("~{prefix}*")).join(" ");
     let readable = PRINCIPAL_PREFIXES.map(|prefix| format!("%R~{prefix}*")).join(" ");
+    let leases = LEASE_PREFIXES.map(|prefix| format!("~{prefix}*")).join(" ");
     let (directory, changed) = (Key::directory(), Key::directory_changed());
     let (usage, marks, strikes) = (Key::usage(), Key::usage_marks(), Key::strikes());
     // The script that publishes a snapshot gets the channel's name among its keys.
     let control = format!(
         "user control on >{password} resetkeys resetchannels {principals} ~{directory} ~{changed} ~{usage} ~{marks} ~{strikes} \
-         ~conn:* &{changed} -@all {connection} +@read +@write +@transaction +@scripting +@stream -@dangerous \
+         &{changed} -@all {connection} +@read +@write +@transaction +@scripting +@stream -@dangerous \
          +publish +info +time",
         password = secrets.redis_control,
     );
     let gateway = format!(
         "user gateway on >{password} resetkeys resetchannels {readable} %R~{directory} %R~{marks} ~{usage} ~{strikes} \
-         ~signature:* ~conn:* &{changed} -@all {connection} +client|tracking +client|caching +get +getrange +mget +hget +hmget \
-         +hgetall +exists +set +xadd +xlen +hset +hdel +expire +pexpire +del +subscribe +unsubscribe +info +time \
-         +multi +exec +discard",
+         ~signature:* ~idempotent:* {leases} &{changed} -@all {connection} +client|tracking +client|caching +get +getrange +mget +hget \
+         +hmget +hgetall +exists +set +xadd +xlen +hset +hdel +expire +pexpire +del +subscribe +unsubscribe +info +time \
+         +multi +exec +discard +eval +evalsha +script|load +zadd +zscore +zrangebyscore +zremrangebyscore",
         password = secrets.redis_gateway,
     );
     format!("user default off nopass resetkeys resetchannels -@all\n{control}\n{gateway}\n")
@@ -181,7 +190,17 @@ mod tests {
         assert!(answer(&redis, User::Gateway, &["HGETALL", "user:x"]).await.is_ok());
         assert!(answer(&redis, User::Gateway, &["HSET", "user:x", "v", "2"]).await.is_err());
         assert!(answer(&redis, User::Gateway, &["FLUSHALL"]).await.is_err());
+        let write = "return redis.call('SET', KEYS[1], 'x', 'PX', 1000)";
+        assert!(answer(&redis, User::Gateway, &["EVAL", write, "1", "idempotent:x"]).await.is_ok());
+        assert!(answer(&redis, User::Gateway, &["EVAL", write, "1", "user:x"]).await.is_err());
+        assert!(answer(&redis, User::Control, &["GET", "idempotent:x"]).await.is_err());
         assert!(answer(&redis, User::Gateway, &["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "user:"]).await.is_ok());
+        let beat = protocol::lease::script::beat(None);
+        let loaded = answer(&redis, User::Gateway, &["SCRIPT", "LOAD", &beat]).await.unwrap();
+        let loaded: String = redis::from_redis_value(loaded).unwrap();
+        let beats = ["EVALSHA", &loaded, "2", "lease:beats", "lease:since", "gateway", "3000", "9000"];
+        assert!(answer(&redis, User::Gateway, &beats).await.is_ok());
+        assert!(answer(&redis, User::Gateway, &["SCRIPT", "FLUSH"]).await.is_err());
         assert!(answer(&redis, User::Control, &["CONFIG", "GET", "port"]).await.is_err());
         let nobody = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
         let refused = match nobody.get_multiplexed_async_connection().await {

@@ -2,12 +2,19 @@
 
 use std::fmt;
 
-use crate::ids::{ApiKeyId, ChuteId, InstanceId, UserId};
+use chrono::NaiveDate;
+
+use crate::ids::{ApiKeyId, ChuteId, InstanceId, UserId, WriterId};
+use crate::principal::Bucket;
+use crate::sealing::AnswerDigest;
 use crate::signing::{Hotkey, SignatureDigest};
 
 /// A Redis name; only the constructors here make one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key(String);
+
+/// Prefixes of the keys by which gateways share limits and tell their load.
+pub const LEASE_PREFIXES: [&str; 2] = ["lease:", "load:"];
 
 /// Prefixes of the principal keys that a gateway tracks with `CLIENT TRACKING ON BCAST`.
 pub const PRINCIPAL_PREFIXES: [&str; 5] = ["key:", "user:", "hotkey:", "funds:", "principals:"];
@@ -86,10 +93,55 @@ impl Key {
         Self("strikes".into())
     }
 
-    /// Calls in flight on one instance, one field per gateway: hash. Written by gateways, read by gateways and the autoscaler.
+    /// When each gateway was last heard, in milliseconds of Redis's clock: sorted set. Written and read by gateways.
     #[must_use]
-    pub fn connections(chute: ChuteId, instance: InstanceId) -> Self {
-        Self(format!("conn:{chute}:{instance}"))
+    pub fn lease_beats() -> Self {
+        Self("lease:beats".into())
+    }
+
+    /// Since when Redis has had contents, in milliseconds of its clock: string. Written and read by gateways.
+    #[must_use]
+    pub fn lease_since() -> Self {
+        Self("lease:since".into())
+    }
+
+    /// Claims on a user's calls per minute, on one chute or on all (`lease::script`): hash with a time to live.
+    /// Written and read by gateways.
+    #[must_use]
+    pub fn rate_lease(user: UserId, chute: Option<ChuteId>) -> Self {
+        Self(format!("lease:rate:{user}{}", of_chute(chute)))
+    }
+
+    /// Claims on a user's calls at once, on one chute or on all: hash with a time to live. Written and read by gateways.
+    #[must_use]
+    pub fn at_once_lease(user: UserId, chute: Option<ChuteId>) -> Self {
+        Self(format!("lease:at-once:{user}{}", of_chute(chute)))
+    }
+
+    /// Claims on a daily allowance: hash with a time to live. Written and read by gateways.
+    #[must_use]
+    pub fn quota_lease(user: UserId, bucket: Bucket, day: NaiveDate) -> Self {
+        Self(format!("lease:quota:{day}:{user}:{bucket}"))
+    }
+
+    /// Claims on places on one instance: hash with a time to live. Written and read by gateways.
+    #[must_use]
+    pub fn instance_lease(instance: InstanceId) -> Self {
+        Self(format!("lease:instance:{instance}"))
+    }
+
+    /// What one gateway has to do (`load::Load`): string with a time to live. Written by that gateway, read by gateways
+    /// and the autoscaler, which find the gateways in [`Key::lease_beats`].
+    #[must_use]
+    pub fn load(gateway: WriterId) -> Self {
+        Self(format!("load:{gateway}"))
+    }
+
+    /// A call that asked not to be made twice, or its sealed answer: string with a time to live. Written and read by
+    /// gateways.
+    #[must_use]
+    pub fn idempotent(name: &AnswerDigest) -> Self {
+        Self(format!("idempotent:{}", hex::encode(name.0)))
     }
 
     /// The name as Redis knows it.
@@ -97,6 +149,11 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// What stands behind a user where a limit is for one chute.
+fn of_chute(chute: Option<ChuteId>) -> String {
+    chute.map(|chute| format!(":{chute}")).unwrap_or_default()
 }
 
 /// Consumer group of `ingest_usage` on the usage stream.
@@ -117,6 +174,7 @@ mod tests {
     #[test]
     fn each_key_has_its_literal_text() {
         let id = uuid!("6ba7b812-9dad-11d1-80b4-00c04fd430c8");
+        let (other, day) = (uuid::Uuid::nil(), NaiveDate::from_ymd_opt(2026, 1, 31).unwrap());
         let hotkey = Hotkey::parse("5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY").unwrap();
         let texts = [
             (Key::directory(), "directory:snapshot"),
@@ -130,10 +188,20 @@ mod tests {
             (Key::usage(), "usage"),
             (Key::usage_marks(), "usage:marks"),
             (Key::strikes(), "strikes"),
+            (Key::lease_beats(), "lease:beats"),
+            (Key::lease_since(), "lease:since"),
+            (Key::rate_lease(UserId(id), None), "lease:rate:6ba7b812-9dad-11d1-80b4-00c04fd430c8"),
             (
-                Key::connections(ChuteId(id), InstanceId(id)),
-                "conn:6ba7b812-9dad-11d1-80b4-00c04fd430c8:6ba7b812-9dad-11d1-80b4-00c04fd430c8",
+                Key::at_once_lease(UserId(id), Some(ChuteId(other))),
+                "lease:at-once:6ba7b812-9dad-11d1-80b4-00c04fd430c8:00000000-0000-0000-0000-000000000000",
             ),
+            (
+                Key::quota_lease(UserId(id), Bucket::Default, day),
+                "lease:quota:2026-01-31:6ba7b812-9dad-11d1-80b4-00c04fd430c8:*",
+            ),
+            (Key::instance_lease(InstanceId(id)), "lease:instance:6ba7b812-9dad-11d1-80b4-00c04fd430c8"),
+            (Key::load(WriterId(id)), "load:6ba7b812-9dad-11d1-80b4-00c04fd430c8"),
+            (Key::idempotent(&AnswerDigest([0xab; 32])), &format!("idempotent:{}", "ab".repeat(32))),
         ];
         for (key, text) in texts {
             assert_eq!(key.as_str(), text);

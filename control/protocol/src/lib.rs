@@ -6,6 +6,8 @@ pub mod envelope;
 pub mod headers;
 pub mod ids;
 pub mod keys;
+pub mod lease;
+pub mod load;
 pub mod principal;
 pub mod record;
 pub mod reply;

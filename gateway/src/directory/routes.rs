@@ -89,6 +89,12 @@ impl Routes {
         self.model_list.clone()
     }
 
+    /// Whether this chute is there.
+    #[must_use]
+    pub fn has_chute(&self, id: ChuteId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
     /// Whether this instance is one that calls may go to.
     #[must_use]
     pub fn has_instance(&self, id: InstanceId) -> bool {

@@ -1,7 +1,7 @@
 //! Tests of `limit`.
 
-use chrono::TimeDelta;
 use protocol::ids::ImageId;
+use protocol::lease::Redis;
 use protocol::slug::Slug;
 
 use super::*;
@@ -45,8 +45,23 @@ fn chute() -> Chute {
     }
 }
 
-fn start() -> DateTime<Utc> {
-    DateTime::UNIX_EPOCH
+/// Limits of a gateway that is alone and has no Redis: it has the whole limit.
+fn limits(default: Allowance) -> Arc<Limits> {
+    let (leases, _) = Leases::new(Duration::from_secs(1), Arc::new(crate::metrics::Metrics::new().unwrap()));
+    Arc::new(Limits::new(default, leases))
+}
+
+fn at(seconds: u64) -> Moment {
+    Moment { time: Duration::from_secs(seconds), redis: Redis::Away, gateways: 1 }
+}
+
+/// A call at this second.
+fn take(limits: &Arc<Limits>, user: &UserEntry, chute: &Chute, second: u64) -> Result<Permit, Refusal> {
+    match limits.try_take(user, chute, at(second)) {
+        Entrance::Open(taken) => Ok(Permit { taken: Some(taken) }),
+        Entrance::Closed(refusal) => Err(refusal),
+        Entrance::Ask(subjects) => panic!("without redis nothing is asked: {subjects:?}"),
+    }
 }
 
 fn refusal(taken: Result<Permit, Refusal>) -> Refusal {
@@ -55,97 +70,106 @@ fn refusal(taken: Result<Permit, Refusal>) -> Refusal {
 
 #[test]
 fn a_user_is_limited_over_all_chutes_together() {
-    let limits = Limits::new(DEFAULT);
+    let limits = limits(DEFAULT);
     let user = user(0);
     for _ in 0..3 {
-        drop(limits.take(&user, &chute(), start()).unwrap());
+        drop(take(&limits, &user, &chute(), 0).unwrap());
     }
     let standing = Standing { limit: 3, remaining: 0, reset: 61 };
-    let refused = refusal(limits.take(&user, &chute(), start()));
+    let refused = refusal(take(&limits, &user, &chute(), 0));
     assert_eq!(refused, Refusal::RateLimited { whose: Whose::User, standing });
-    assert!(limits.take(&user, &chute(), start() + TimeDelta::seconds(61)).is_ok());
+    assert!(take(&limits, &user, &chute(), 61).is_ok());
 }
 
 #[test]
 fn a_chute_can_be_stricter_than_the_user() {
-    let limits = Limits::new(DEFAULT);
+    let limits = limits(DEFAULT);
     let (user, other) = (user(0), chute());
     let strict = Chute { rate_per_minute: Some(1), ..chute() };
-    let permit = limits.take(&user, &strict, start()).unwrap();
+    let permit = take(&limits, &user, &strict, 0).unwrap();
     assert_eq!(permit.standing(), Some(Standing { limit: 1, remaining: 0, reset: 61 }));
     let standing = Standing { limit: 1, remaining: 0, reset: 61 };
-    let refused = refusal(limits.take(&user, &strict, start()));
+    let refused = refusal(take(&limits, &user, &strict, 0));
     assert_eq!(refused, Refusal::RateLimited { whose: Whose::Chute, standing });
-    assert!(limits.take(&user, &other, start()).is_ok());
+    assert!(take(&limits, &user, &other, 0).is_ok());
 }
 
 #[test]
 fn calls_at_once_are_limited_and_free_again_when_they_end() {
-    let limits = Limits::new(DEFAULT);
+    let limits = limits(DEFAULT);
     let (user, chute) = (user(0), Chute { max_concurrent: Some(1), ..chute() });
-    let first = limits.take(&user, &chute, start()).unwrap();
-    let refused = refusal(limits.take(&user, &chute, start()));
+    let first = take(&limits, &user, &chute, 0).unwrap();
+    let refused = refusal(take(&limits, &user, &chute, 0));
     assert!(matches!(refused, Refusal::TooManyAtOnce { whose: Whose::Chute, standing } if standing.limit == 1));
     drop(first);
-    assert!(limits.take(&user, &chute, start()).is_ok());
+    assert!(take(&limits, &user, &chute, 0).is_ok());
 }
 
 #[test]
 fn a_refused_call_takes_nothing() {
-    let limits = Limits::new(DEFAULT);
+    let limits = limits(DEFAULT);
     let (user, strict) = (user(0), Chute { max_concurrent: Some(0), ..chute() });
     for _ in 0..10 {
-        refusal(limits.take(&user, &strict, start()));
+        refusal(take(&limits, &user, &strict, 0));
     }
-    let permit = limits.take(&user, &chute(), start()).unwrap();
+    let permit = take(&limits, &user, &chute(), 0).unwrap();
     assert_eq!(permit.standing().map(|standing| standing.remaining), Some(2));
-    assert!(limits.take(&user, &chute(), start()).is_ok());
+    assert!(take(&limits, &user, &chute(), 0).is_ok());
 }
 
 #[test]
 fn an_override_of_the_user_holds_on_every_chute_without_its_own() {
-    let limits = Limits::new(DEFAULT);
+    let limits = limits(DEFAULT);
     let user = UserEntry { rate_per_minute: Some(10), max_concurrent: Some(10), ..user(0) };
     let chute = chute();
-    let permits: Vec<Permit> = (0..10).map(|_| limits.take(&user, &chute, start()).unwrap()).collect();
-    assert!(matches!(refusal(limits.take(&user, &chute, start())), Refusal::RateLimited { whose: Whose::User, .. }));
+    let permits: Vec<Permit> = (0..10).map(|_| take(&limits, &user, &chute, 0).unwrap()).collect();
+    assert!(matches!(refusal(take(&limits, &user, &chute, 0)), Refusal::RateLimited { whose: Whose::User, .. }));
     drop(permits);
 }
 
-#[test]
-fn an_unlimited_user_is_not_counted() {
-    let limits = Limits::new(DEFAULT);
+#[tokio::test]
+async fn an_unlimited_user_is_not_counted() {
+    let limits = limits(DEFAULT);
     let (user, chute) = (user(permission::UNLIMITED), chute());
-    let permits: Vec<Permit> = (0..100).map(|_| limits.take(&user, &chute, start()).unwrap()).collect();
-    assert!(permits.iter().all(|permit| permit.standing().is_none()));
+    for _ in 0..100 {
+        assert!(limits.take(&user, &chute).await.unwrap().standing().is_none());
+    }
     assert!(limits.users.is_empty());
 }
 
 #[test]
+fn only_a_chute_with_limits_of_its_own_is_counted_beside_the_user() {
+    let limits = limits(DEFAULT);
+    let (user, own) = (user(0), Chute { max_concurrent: Some(1), ..chute() });
+    let _permits = [take(&limits, &user, &chute(), 0).unwrap(), take(&limits, &user, &own, 0).unwrap()];
+    assert_eq!(limits.users.get(&user.id).unwrap().chutes.keys().collect::<Vec<_>>(), [&own.id]);
+}
+
+#[test]
 fn idle_users_are_forgotten_and_busy_ones_are_not() {
-    let limits = Limits::new(DEFAULT);
+    let limits = limits(DEFAULT);
     let (busy, idle, chute) = (user(0), user(0), chute());
-    let permit = limits.take(&busy, &chute, start()).unwrap();
-    drop(limits.take(&idle, &chute, start()).unwrap());
-    limits.sweep(start() + TimeDelta::seconds(60));
+    let permit = take(&limits, &busy, &chute, 0).unwrap();
+    drop(take(&limits, &idle, &chute, 0).unwrap());
+    limits.sweep(at(60));
     assert_eq!(limits.users.len(), 2);
-    limits.sweep(start() + TimeDelta::seconds(61));
+    limits.sweep(at(61));
     assert_eq!(limits.users.len(), 1);
     drop(permit);
-    limits.sweep(start() + TimeDelta::seconds(61));
+    limits.sweep(at(61));
     assert!(limits.users.is_empty());
 }
 
 #[test]
 fn many_threads_never_exceed_what_is_allowed_at_once() {
-    let limits = Limits::new(Allowance { per_minute: u32::MAX, at_once: 5 });
+    let limits = limits(Allowance { per_minute: u32::MAX, at_once: 5 });
     let (user, chute) = (user(0), chute());
     let in_flight = std::sync::atomic::AtomicU32::new(0);
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..2_000 {
-                    if let Ok(permit) = limits.take(&user, &chute, start()) {
+                    if let Ok(permit) = take(&limits, &user, &chute, 0) {
                         let now = in_flight.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
                         assert!(now <= 5, "{now} at once");
                         in_flight.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
@@ -155,7 +179,7 @@ fn many_threads_never_exceed_what_is_allowed_at_once() {
             });
         }
     });
-    let permits: Vec<Permit> = (0..5).map(|_| limits.take(&user, &chute, start()).unwrap()).collect();
-    assert!(limits.take(&user, &chute, start()).is_err());
+    let permits: Vec<Permit> = (0..5).map(|_| take(&limits, &user, &chute, 0).unwrap()).collect();
+    assert!(take(&limits, &user, &chute, 0).is_err());
     drop(permits);
 }

@@ -44,7 +44,7 @@ impl Edge {
             connections: register.gauge("chutes_gateway_connections", "open connections of clients")?,
             memory_used: register.gauge("chutes_gateway_memory_used_bytes", "memory in use")?,
             memory_budget: register.gauge("chutes_gateway_memory_budget_bytes", "memory that may be in use")?,
-            lag: register.seconds("chutes_gateway_lag_seconds", "how long work waits for the processor")?,
+            lag: register.float("chutes_gateway_lag_seconds", "how long work waits for the processor")?,
             refused: register.counters(
                 "chutes_gateway_refused_total",
                 "connections and requests refused before anybody asked who it is",

@@ -1,6 +1,8 @@
 //! Makes metrics and registers them in one step.
 
-use prometheus::{Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, histogram_opts, opts};
+use prometheus::{
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, histogram_opts, opts,
+};
 
 /// Where metrics are registered.
 #[derive(Clone, Copy)]
@@ -25,9 +27,21 @@ impl Register<'_> {
         Ok(metric)
     }
 
-    /// A gauge of time.
-    pub(super) fn seconds(self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+    pub(super) fn gauges(self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let metric = IntGaugeVec::new(opts!(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    /// A gauge of time or of a part.
+    pub(super) fn float(self, name: &str, help: &str) -> prometheus::Result<Gauge> {
         let metric = Gauge::new(name, help)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn histogram(self, name: &str, help: &str, buckets: Vec<f64>) -> prometheus::Result<Histogram> {
+        let metric = Histogram::with_opts(histogram_opts!(name, help, buckets))?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }

@@ -46,7 +46,12 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connects to the gateway.
     pub(crate) async fn connect(platform: &Platform) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", platform.http)).await.unwrap();
+        Self::at(platform.http).await
+    }
+
+    /// Connects to a gateway at this port.
+    pub(crate) async fn at(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         Self { stream, buffer: Vec::new() }
     }
 

@@ -2,12 +2,12 @@
 
 use chrono::TimeDelta;
 use gateway::clock::Clock;
-use gateway::limit::Quota;
 use gateway::refusal::Refusal;
 use protocol::ids::{ChuteId, WriterId};
 use protocol::keys::Key;
 use protocol::principal::{Bucket, FundsEntry, UserEntry, permission};
 
+use crate::lease::Sharer;
 use crate::who::{Who, eventually, user};
 
 fn funds(balance: i128, used: u64, mark: (WriterId, u64)) -> FundsEntry {
@@ -20,7 +20,8 @@ async fn an_allowance_counts_own_calls_until_control_has_them_and_a_balance_open
     let who = Who::start().await;
     who.publish_complete(1, 1, 1);
     let writer = WriterId::random();
-    let quota = Quota::new(who.principals.clone(), writer);
+    let sharer = Sharer::start(&who, &who.redis.url(), writer).await;
+    let quota = &sharer.quota;
     let user = UserEntry { quotas: [(Bucket::Default, 2)].into(), ..user() };
     let check = async || quota.check(&user, ChuteId::random(), Clock::default().now()).await;
     for sequence in [1, 2] {
@@ -45,7 +46,8 @@ async fn an_allowance_counts_own_calls_until_control_has_them_and_a_balance_open
 #[tokio::test(flavor = "multi_thread")]
 async fn a_free_or_invoiced_account_has_no_allowance_to_use_up() {
     let who = Who::start().await;
-    let quota = Quota::new(who.principals.clone(), WriterId::random());
+    let sharer = Sharer::start(&who, &who.redis.url(), WriterId::random()).await;
+    let quota = &sharer.quota;
     for permissions in [permission::FREE_ACCOUNT, permission::INVOICE_BILLING] {
         let user = UserEntry { permissions, quotas: [(Bucket::Default, 0)].into(), ..user() };
         let hold = quota.check(&user, ChuteId::random(), Clock::default().now()).await.unwrap();
@@ -57,7 +59,8 @@ async fn a_free_or_invoiced_account_has_no_allowance_to_use_up() {
 async fn funds_that_changed_serve_on_while_redis_cannot_be_read() {
     let mut who = Who::start().await;
     let writer = WriterId::random();
-    let quota = Quota::new(who.principals.clone(), writer);
+    let sharer = Sharer::start(&who, &who.redis.url(), writer).await;
+    let quota = &sharer.quota;
     let user = UserEntry { quotas: [(Bucket::Default, 2)].into(), ..user() };
     let check = async || quota.check(&user, ChuteId::random(), Clock::default().now()).await;
     let key = who.publish_caller();

@@ -1,0 +1,41 @@
+//! What a decision costs.
+
+use std::time::Instant;
+
+use protocol::ids::WriterId;
+
+use super::{Sharer, chute, limited};
+use crate::who::Who;
+
+const CALLS: u32 = 200_000;
+const USERS: usize = 1_000;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: cargo test --release -p gateway --test it lease::measure -- --ignored --nocapture"]
+#[expect(clippy::print_stdout, reason = "a measurement is read")]
+async fn measure_the_cost_of_a_decision() {
+    let who = Who::start().await;
+    let sharer = Sharer::start(&who, &who.redis.url(), WriterId::random()).await;
+    let chute = chute();
+    let users: Vec<_> = (0..USERS).map(|_| limited(1_000_000, 1_000_000)).collect();
+    let refused = limited(1, 1);
+    for user in users.iter().chain([&refused]).cycle().take(3 * USERS) {
+        drop(sharer.limits.take(user, &chute).await);
+    }
+    let began = Instant::now();
+    for user in users.iter().cycle().take(CALLS as usize) {
+        drop(sharer.limits.take(user, &chute).await);
+    }
+    let passed = began.elapsed() / CALLS;
+    let began = Instant::now();
+    for _ in 0..CALLS {
+        assert!(sharer.limits.take(&refused, &chute).await.is_err());
+    }
+    let turned_away = began.elapsed() / CALLS;
+    let decisions = |way| sharer.metrics.limits.decisions.with_label_values(&["caller", way]).get();
+    println!(
+        "let in and ended: {passed:?}, turned away: {turned_away:?}; {} decisions local, {} asked",
+        decisions("local"),
+        decisions("asked"),
+    );
+}
