@@ -170,6 +170,7 @@ fn redis_names_stand_in_one_file() {
         "\"lease:",
         "\"load:",
         "\"signature:",
+        "\"idempotent:",
         "\"strikes\"",
     ];
     let broken: Vec<String> = sources()
@@ -258,6 +259,14 @@ fn log_messages_are_lower_case_without_a_final_period() {
         }
     }
     fail_on("log messages", &broken);
+}
+
+#[test]
+fn no_release_build_can_be_told_another_time() {
+    let settings = fs::read_to_string(root().join("gateway/src/config.rs")).unwrap();
+    let before = settings.split("pub clock_offset").next().unwrap();
+    let own = before.rsplit("\n\n").next().unwrap();
+    assert!(own.contains("#[cfg(debug_assertions)]"), "the setting of the clock is in every build: {own}");
 }
 
 #[test]

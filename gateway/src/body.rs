@@ -12,6 +12,7 @@ mod fields;
 mod image;
 mod llm;
 mod messages;
+pub mod openai_image;
 mod plain;
 mod prompt;
 
@@ -32,6 +33,15 @@ pub struct Prepared {
     pub kind: Kind,
 }
 
+/// Whose words a client uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The chute's own.
+    Own,
+    /// Those of OpenAI's `images.generate`.
+    OpenAiImage,
+}
+
 /// A client's body, read far enough to find the chute and the cord.
 #[derive(Debug)]
 pub enum Body<'a> {
@@ -50,6 +60,23 @@ pub struct Head<'a> {
     stream: bool,
 }
 
+impl Form {
+    /// The form in which a façade of this template is asked at this path.
+    #[must_use]
+    pub fn of(template: Template, path: &str) -> Self {
+        if template == Template::Diffusion && path == openai_image::PATH { Self::OpenAiImage } else { Self::Own }
+    }
+
+    /// The path of the chute's cord for a request to this path.
+    #[must_use]
+    pub fn cord_path(self, path: &str) -> &str {
+        match self {
+            Self::Own => path,
+            Self::OpenAiImage => openai_image::GENERATE,
+        }
+    }
+}
+
 impl<'a> Body<'a> {
     /// Reads the body for a chute of this template. `thinking` says whether a header asks for thinking.
     ///
@@ -63,6 +90,17 @@ impl<'a> Body<'a> {
         Ok(Self::Templated(template, head))
     }
 
+    /// The same request in the chute's own words.
+    ///
+    /// # Errors
+    /// [`Refusal::BadRequest`] when it asks for what no chute gives.
+    pub fn translated(mut self, form: Form) -> Result<Self, Refusal> {
+        if let (Form::OpenAiImage, Self::Templated(_, Some(head))) = (form, &mut self) {
+            openai_image::translate(&mut head.fields)?;
+        }
+        Ok(self)
+    }
+
     /// The model asked for, without a `:THINKING` suffix.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
@@ -70,6 +108,20 @@ impl<'a> Body<'a> {
             Self::Templated(_, Some(head)) => head.model.as_deref(),
             Self::Templated(_, None) | Self::Plain(_) => None,
         }
+    }
+
+    /// The texts that make two requests ask the same, whatever else they say.
+    #[must_use]
+    pub fn asked(&self) -> Vec<&[u8]> {
+        let (head, names) = match self {
+            Self::Plain(raw) => return vec![raw],
+            Self::Templated(_, None) => return vec![],
+            Self::Templated(Template::Vllm, Some(head)) => (head, &["messages", "prompt"][..]),
+            Self::Templated(Template::Embedding, Some(head)) => (head, &["input"][..]),
+            Self::Templated(Template::Diffusion, Some(head)) => (head, &["prompt", "negative_prompt", "image_b64"][..]),
+        };
+        let text = |name: &&str| head.fields.get(name).map_or(&b""[..], |value| value.get().as_bytes());
+        names.iter().map(text).collect()
     }
 
     /// Whether the body asks for a stream.

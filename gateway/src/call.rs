@@ -5,9 +5,13 @@ mod attempt;
 pub mod downstream;
 mod drain;
 mod entry;
+mod flow;
 pub mod intake;
+mod line;
+mod once;
 mod opening;
 pub mod place;
+mod recording;
 mod relay;
 mod reply;
 mod running;
@@ -28,18 +32,20 @@ use protocol::slug::Slug;
 
 use self::answer::{Stamp, content_type, refuse, whole};
 use self::downstream::Downstream;
-use self::entry::Entry;
+use self::entry::{Entry, Funds};
 use self::intake::{Intake, NoBody};
 use self::place::Places;
 use self::upstream::Instances;
 use crate::auth::{Auth, Caller, Presented};
-use crate::body::{Body, Prepared};
+use crate::body::{Body, Form, Prepared};
 use crate::clock::Clock;
 use crate::directory::{Directory, Routes};
 use crate::host::{cord, query};
+use crate::idempotent::{self, Answers, Asked};
 use crate::limit::{Limits, Quota};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
+use crate::reroll::{Prompt, Rerolls};
 use crate::strikes::Strikes;
 use crate::usage::UsageLog;
 
@@ -47,7 +53,7 @@ use crate::usage::UsageLog;
 const PURPOSE: &str = "chutes";
 
 /// Bytes from which sealing and opening is heavy work, some tenths of a millisecond.
-const HEAVY: usize = 256 << 10;
+pub(crate) const HEAVY: usize = 256 << 10;
 
 /// What serves calls.
 pub struct Calls<I> {
@@ -67,6 +73,10 @@ pub struct Calls<I> {
     pub places: Arc<Places>,
     /// The way to instances.
     pub instances: I,
+    /// Which prompts were answered.
+    pub rerolls: Rerolls,
+    /// Calls that must not be made twice.
+    pub answers: Arc<Answers>,
     /// What is kept of each attempt.
     pub log: UsageLog,
     /// Tells control about instances that do not understand us.
@@ -82,12 +92,16 @@ pub struct Calls<I> {
 /// How long, and for how much, a call waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// Time for the first piece of an answer.
+    /// Time for the first piece of an answer, over all attempts of a call.
     pub first_chunk: Duration,
+    /// Time that one instance has for the first piece of a stream, while another would take the call.
+    pub attempt: Duration,
     /// Time for each further piece.
     pub idle: Duration,
     /// Bytes of an answer in one piece.
     pub largest: usize,
+    /// Silence in an event stream after which its client gets a comment, if it gets any.
+    pub keepalive: Option<Duration>,
 }
 
 /// Whom a call is for.
@@ -115,12 +129,34 @@ pub struct Request {
     pub announced: Option<u64>,
 }
 
+impl Request {
+    /// Its key, if it must not be served twice; what only reads may be.
+    fn key(&self) -> Result<Option<&str>, Refusal> {
+        Ok(idempotent::key(&self.headers)?.filter(|_| self.method == Method::POST))
+    }
+
+    fn asks_for_thinking(&self) -> bool {
+        self.headers.get(headers::ENABLE_THINKING).is_some_and(|value| value.as_bytes() == b"true")
+    }
+
+    fn form(&self) -> Form {
+        match self.room {
+            Room::Chute(_) => Form::Own,
+            Room::Facade(template) => Form::of(template, &self.path),
+        }
+    }
+}
+
 /// A call that may go to an instance.
 struct Job {
     stamp: Stamp,
     caller: Caller,
     entry: Entry,
     cord: Cord,
+    form: Form,
+    prompt: Option<Prompt>,
+    /// None for a call that may be made as often as it is asked for.
+    asked: Option<Asked>,
     prepared: Prepared,
     query: Vec<(String, String)>,
     _memory: intake::Memory,
@@ -141,7 +177,11 @@ impl<I: Instances> Calls<I> {
         }
         let _in_flight = self.metrics.calls.enter();
         match self.admit(request, &mut stamp, client).await {
-            Ok(job) => self.attempt(job, client).await,
+            Ok(mut job) => match job.asked.take() {
+                // Apart, so that other calls need no memory for it.
+                Some(asked) => Box::pin(self.once(job, asked, client)).await,
+                None => drop(self.attempt(job, client).await),
+            },
             Err(Turned::Refused(refusal)) => self.turn_away(&refusal, stamp, client).await,
             Err(Turned::Gone) => {}
         }
@@ -171,6 +211,8 @@ impl<I: Instances> Calls<I> {
     async fn admit(&self, request: Request, stamp: &mut Stamp, client: &mut impl Downstream) -> Result<Job, Turned> {
         let routes = self.directory.current().ok_or(Refusal::NotReady("the directory has not come yet"))?;
         let query = query::parameters(&request.query)?;
+        let key = request.key()?;
+        let funds = if key.is_some() { Funds::Later } else { Funds::Now };
         let presented = self.presented(&request, &routes)?;
         // A signature covers the body: who signed is known only once that is read. Until then neither his limits are
         // touched nor his view of the chute asked for: the answer would tell strangers which private chutes there are.
@@ -183,14 +225,16 @@ impl<I: Instances> Calls<I> {
         };
         let mut entry = None;
         if let (Ok(caller), Room::Chute(slug)) = (&early, &request.room) {
-            entry = Some(self.enter(caller, routes.by_slug(slug.as_str()), Refusal::UnknownChute, stamp).await?);
+            let route = routes.by_slug(slug.as_str());
+            entry = Some(self.enter(caller, route, Refusal::UnknownChute, stamp, funds).await?);
         }
         let raw = self.intake.read(client, request.announced).await?;
         let caller = match early {
             Ok(caller) => caller,
             Err(signed) => self.auth.identify(signed, covers(&raw.bytes)).await?,
         };
-        let thinking = request.headers.get(headers::ENABLE_THINKING).is_some_and(|value| value.as_bytes() == b"true");
+        let thinking = request.asks_for_thinking();
+        let form = request.form();
         let (entry, body) = match (&request.room, entry) {
             (Room::Chute(_), Some(entry)) => {
                 let body = Body::read(entry.route.chute.template, &raw.bytes, thinking)?;
@@ -198,23 +242,28 @@ impl<I: Instances> Calls<I> {
             }
             (Room::Chute(slug), None) => {
                 let route = routes.by_slug(slug.as_str());
-                let entry = self.enter(&caller, route, Refusal::UnknownChute, stamp).await?;
+                let entry = self.enter(&caller, route, Refusal::UnknownChute, stamp, funds).await?;
                 let body = Body::read(entry.route.chute.template, &raw.bytes, thinking)?;
                 (entry, body)
             }
             (Room::Facade(template), _) => {
-                let body = Body::read(Some(*template), &raw.bytes, thinking)?;
+                let body = Body::read(Some(*template), &raw.bytes, thinking)?.translated(form)?;
                 let model = body.model().ok_or(Refusal::UnknownChute)?;
                 let route = routes.by_name(*template, model, caller.user.id);
                 let unknown = Refusal::UnknownModel(model.to_owned());
-                (self.enter(&caller, route, unknown, stamp).await?, body)
+                (self.enter(&caller, route, unknown, stamp, funds).await?, body)
             }
+        };
+        let asked = match key {
+            Some(key) => Some(self.asked(&request, key, &caller, &raw.bytes).await?),
+            None => None,
         };
         let stream = body.stream() || (raw.bytes.is_empty() && query::asks_for_stream(&query));
         let chute = &entry.route.chute;
-        let cord = cord::find(chute, &request.method, &request.path, stream)?.clone();
+        let cord = cord::find(chute, &request.method, form.cord_path(&request.path), stream)?.clone();
+        let prompt = self.rerolls.prompt(caller.user.id, chute.id, body.asked());
         let prepared = body.prepare(chute, &cord)?;
-        Ok(Job { stamp: *stamp, caller, entry, cord, prepared, query, _memory: raw.memory })
+        Ok(Job { stamp: *stamp, caller, entry, cord, form, prompt, asked, prepared, query, _memory: raw.memory })
     }
 
     /// The credential of a request that may be a call at all.

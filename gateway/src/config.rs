@@ -1,10 +1,12 @@
 //! Every setting of the program, typed and documented; read once, before any port is opened.
 
+mod calls;
 mod client;
 mod edge;
 mod instances;
 mod limits;
 mod record;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,11 +14,13 @@ use std::time::Duration;
 
 use clap::Parser;
 
+pub use self::calls::Calls;
 pub use self::client::Client;
 pub use self::edge::Edge;
 pub use self::instances::Instances;
 pub use self::limits::Limits;
 pub use self::record::Record;
+pub use self::upgrade::Upgrade;
 
 /// The edge: TLS, who, how much, where to, stream, record.
 #[derive(Parser)]
@@ -94,6 +98,10 @@ pub struct Config {
     #[command(flatten)]
     pub client: Client,
 
+    /// How calls are answered.
+    #[command(flatten)]
+    pub calls: Calls,
+
     /// The edge itself.
     #[command(flatten)]
     pub edge: Edge,
@@ -109,6 +117,10 @@ pub struct Config {
     /// The record log.
     #[command(flatten)]
     pub record: Record,
+
+    /// The change from one process to the next.
+    #[command(flatten)]
+    pub upgrade: Upgrade,
 
     /// What is logged, as directives of `tracing`.
     #[arg(long, env = "GATEWAY_LOG", default_value = "info")]
@@ -152,4 +164,23 @@ impl std::str::FromStr for Secret {
 fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
     Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn only_a_debug_build_can_be_told_another_time() {
+        let command = Config::command();
+        let offers = command.get_arguments().any(|argument| argument.get_long() == Some("clock-offset"));
+        assert_eq!(offers, cfg!(debug_assertions));
+    }
+
+    #[test]
+    fn settings_do_not_contradict_each_other() {
+        Config::command().debug_assert();
+    }
 }

@@ -6,6 +6,7 @@ mod door;
 mod frames;
 mod head;
 mod lag;
+mod last_words;
 pub mod memory;
 mod watched;
 

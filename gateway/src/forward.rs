@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, FORWARDED, HOST, HeaderName, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::TcpKeepalive;
 use pingora::protocols::http::ServerSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
@@ -40,6 +41,15 @@ const METRICS_PATH: &str = "/_metrics";
 const CONNECT: Duration = Duration::from_secs(5);
 /// Time a service of ours may stay silent within an answer.
 const SILENCE: Duration = Duration::from_secs(600);
+
+/// How a dead peer is found on a connection over which nobody says anything.
+pub const DEAD_PEERS: TcpKeepalive = TcpKeepalive {
+    idle: Duration::from_secs(60),
+    interval: Duration::from_secs(15),
+    count: 4,
+    // The system's own.
+    user_timeout: Duration::ZERO,
+};
 
 /// One of our services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +85,8 @@ pub struct Forwarded {
     service: Service,
     address: SocketAddr,
     client: Client,
+    /// Whether it may become a socket that lives on, whose ends may be silent for as long as they like.
+    lives_on: bool,
 }
 
 /// Who the client is, as far as the edge can vouch for it.
@@ -128,7 +140,8 @@ impl Services {
         let address = address.ok_or(Refusal::NoService(service.name()))?;
         let peer = session.client_addr().and_then(|peer| peer.as_inet()).map(|peer| peer.ip().to_canonical());
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        Ok(Forwarded { service, address, client: Client::of(peer, tls, &request.headers, &self.trusted) })
+        let client = Client::of(peer, tls, &request.headers, &self.trusted);
+        Ok(Forwarded { service, address, client, lives_on: session.is_upgrade_req() })
     }
 }
 
@@ -152,12 +165,19 @@ impl Forwarded {
         self.service
     }
 
+    /// Whether it may become a socket that lives on.
+    #[must_use]
+    pub fn lives_on(&self) -> bool {
+        self.lives_on
+    }
+
     /// Where the request goes.
     #[must_use]
     pub fn peer(&self) -> Box<HttpPeer> {
         let mut peer = HttpPeer::new(self.address, false, String::new());
         peer.options.connection_timeout = Some(CONNECT);
-        peer.options.read_timeout = Some(SILENCE);
+        peer.options.read_timeout = (!self.lives_on).then_some(SILENCE);
+        peer.options.tcp_keepalive = Some(DEAD_PEERS);
         peer.options.write_timeout = Some(SILENCE);
         Box::new(peer)
     }
@@ -184,7 +204,11 @@ impl Forwarded {
     }
 }
 
-fn rewrite_request(request: &mut RequestHeader, client: Client) -> pingora::Result<()> {
+/// Removes what only the edge may say about a client, and says it; each run of slashes in the path becomes one.
+///
+/// # Errors
+/// When a header cannot be set.
+pub fn rewrite_request(request: &mut RequestHeader, client: Client) -> pingora::Result<()> {
     let ours = |name: &HeaderName| {
         let name = name.as_str();
         let family = name.starts_with(headers::PREFIX) && !CREDENTIALS.contains(&name);

@@ -17,17 +17,17 @@ use crate::metrics::Metrics;
 pub struct Internal {
     credential: Secret,
     metrics: Arc<Metrics>,
-    ready: Box<dyn Fn() -> Result<(), &'static str> + Send + Sync>,
+    missing: Box<dyn Fn() -> Option<&'static str> + Send + Sync>,
 }
 
 impl Internal {
-    /// `ready` says whether calls can be served, or what is missing.
+    /// `missing` says what is missing to serve calls.
     pub fn new(
         credential: Secret,
         metrics: Arc<Metrics>,
-        ready: impl Fn() -> Result<(), &'static str> + Send + Sync + 'static,
+        missing: impl Fn() -> Option<&'static str> + Send + Sync + 'static,
     ) -> Self {
-        Self { credential, metrics, ready: Box::new(ready) }
+        Self { credential, metrics, missing: Box::new(missing) }
     }
 
     fn answer(&self, method: &Method, path: &str, authorization: Option<&[u8]>) -> (StatusCode, String) {
@@ -35,9 +35,9 @@ impl Internal {
             return (StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
         }
         match path {
-            "/health" => match (self.ready)() {
-                Ok(()) => (StatusCode::OK, "ok\n".into()),
-                Err(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("{missing}\n")),
+            "/health" => match (self.missing)() {
+                None => (StatusCode::OK, "ok\n".into()),
+                Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("{missing}\n")),
             },
             "/metrics" if self.knows(authorization) => self.metrics_text(),
             "/metrics" => (StatusCode::UNAUTHORIZED, "the credential is missing or wrong\n".into()),
@@ -81,20 +81,20 @@ impl ServeHttp for Internal {
 mod tests {
     use super::*;
 
-    fn internal(ready: Result<(), &'static str>) -> Internal {
-        Internal::new("right".parse().unwrap(), Arc::new(Metrics::new().unwrap()), move || ready)
+    fn internal(missing: Option<&'static str>) -> Internal {
+        Internal::new("right".parse().unwrap(), Arc::new(Metrics::new().unwrap()), move || missing)
     }
 
     #[test]
     fn health_is_open_and_says_what_is_missing() {
-        assert_eq!(internal(Ok(())).answer(&Method::GET, "/health", None).0, StatusCode::OK);
-        let missing = internal(Err("directory")).answer(&Method::GET, "/health", None);
+        assert_eq!(internal(None).answer(&Method::GET, "/health", None).0, StatusCode::OK);
+        let missing = internal(Some("directory")).answer(&Method::GET, "/health", None);
         assert_eq!(missing, (StatusCode::SERVICE_UNAVAILABLE, "directory\n".into()));
     }
 
     #[test]
     fn metrics_need_the_whole_credential() {
-        let internal = internal(Ok(()));
+        let internal = internal(None);
         for wrong in [None, Some(&b"Bearer "[..]), Some(b"Bearer righ"), Some(b"Bearer rightx"), Some(b"right")] {
             assert_eq!(internal.answer(&Method::GET, "/metrics", wrong).0, StatusCode::UNAUTHORIZED);
         }

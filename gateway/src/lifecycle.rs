@@ -7,8 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use pingora::server::{ListenFds, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
-use pingora::services::Service;
+use pingora::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora::services::background::{BackgroundService, GenBackgroundService};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -16,13 +15,37 @@ use tracing::{error, info, warn};
 
 /// How long duties may take to flush once no request runs any more.
 const FLUSH: Duration = Duration::from_secs(15);
+/// How long the last bytes of answers may take to leave once no request runs any more.
+const LAST_BYTES: Duration = Duration::from_secs(2);
 
 /// What of the program runs, and whether it should stop.
 pub struct Lifecycle {
     requests: Group,
+    connections: Group,
     duties: Group,
-    broken: watch::Sender<bool>,
-    drain: Duration,
+    unwatched: watch::Sender<bool>,
+    end: watch::Sender<Option<Cause>>,
+    patience: Patience,
+}
+
+/// How long a program that stops waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For requests in flight.
+    pub drain: Duration,
+    /// For requests in flight when the next program accepts connections already.
+    pub replaced: Duration,
+    /// For another request on an idle connection, when the next program accepts connections already.
+    pub linger: Duration,
+}
+
+/// Why a program stops by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// A duty ended although nobody told it to.
+    Broken,
+    /// The next program has taken over.
+    Replaced,
 }
 
 /// Members that are told together to stop, and waited for.
@@ -33,12 +56,6 @@ struct Group {
 
 /// One member of a group; it leaves the group when dropped.
 pub struct Running(watch::Sender<usize>);
-
-/// A listening service that closes its ports first of all.
-pub struct Accepting<S> {
-    service: S,
-    stop: ShutdownWatch,
-}
 
 /// What a duty does, until what it is given says stop.
 type Task = Box<dyn Fn(ShutdownWatch) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -54,11 +71,17 @@ pub struct Duty {
 pub struct Stop(pub Arc<Lifecycle>);
 
 impl Lifecycle {
-    /// A program that gives requests in flight some time when it stops.
+    /// A program that waits so long when it stops.
     #[must_use]
-    pub fn new(drain: Duration) -> Arc<Self> {
-        let broken = watch::Sender::new(false);
-        Arc::new(Self { requests: Group::new(), duties: Group::new(), broken, drain })
+    pub fn new(patience: Patience) -> Arc<Self> {
+        Arc::new(Self {
+            requests: Group::new(),
+            connections: Group::new(),
+            duties: Group::new(),
+            unwatched: watch::Sender::new(false),
+            end: watch::Sender::new(None),
+            patience,
+        })
     }
 
     /// Counts a request in flight for as long as the result lives.
@@ -67,9 +90,34 @@ impl Lifecycle {
         self.requests.enter()
     }
 
-    /// Binds a listening service to the first step of stopping.
-    pub fn accepting<S>(&self, service: S) -> Accepting<S> {
-        Accepting { service, stop: self.requests.stop.subscribe() }
+    /// Counts a client's connection as open for as long as the result lives.
+    #[must_use]
+    pub fn open(&self) -> Running {
+        self.connections.enter()
+    }
+
+    /// Says when no connections are accepted any more: the first step of stopping.
+    #[must_use]
+    pub fn stopping(&self) -> ShutdownWatch {
+        self.requests.stop.subscribe()
+    }
+
+    /// Says when the internal listener closes: as soon as the program is replaced, else last of all.
+    #[must_use]
+    pub fn unwatched(&self) -> ShutdownWatch {
+        self.unwatched.subscribe()
+    }
+
+    /// Stops the program because the next one accepts connections in its place.
+    pub fn replace(&self) {
+        self.end.send_replace(Some(Cause::Replaced));
+    }
+
+    /// How long an idle connection stays open in a program that stops.
+    #[must_use]
+    pub fn linger(&self) -> Duration {
+        let replaced = *self.end.borrow() == Some(Cause::Replaced);
+        if replaced { self.patience.linger } else { Duration::ZERO }
     }
 
     /// Makes a service of a permanent task, with a thread of its own.
@@ -85,25 +133,59 @@ impl Lifecycle {
     /// Whether a duty ended although nobody told it to.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        *self.broken.borrow()
+        *self.end.borrow() == Some(Cause::Broken)
     }
 
     async fn finish(&self, signals: &mut Signals) {
-        info!("stopping: refusing new connections");
         self.requests.stop.send_replace(true);
-        tokio::select! {
-            done = tokio::time::timeout(self.drain, self.requests.empty()) => {
-                if done.is_err() {
-                    warn!("stopping: requests still run at the end of the grace period");
+        if *self.end.borrow() == Some(Cause::Replaced) {
+            info!("replaced: finishing what runs here");
+            self.unwatched.send_replace(true);
+            tokio::select! {
+                done = tokio::time::timeout(self.patience.replaced, self.left()) => {
+                    if done.is_err() {
+                        warn!("replaced: requests still run at the end of the grace period");
+                    }
                 }
+                () = signals.next() => self.drain(signals).await,
             }
-            () = signals.next() => warn!("stopping: told again, cutting requests in flight"),
+        } else {
+            self.drain(signals).await;
         }
         self.duties.stop.send_replace(true);
         if tokio::time::timeout(FLUSH, self.duties.empty()).await.is_err() {
             error!("stopping: a duty did not flush in time");
         }
+        self.unwatched.send_replace(true);
         info!("stopped");
+    }
+
+    async fn drain(&self, signals: &mut Signals) {
+        info!("stopping: finishing requests in flight");
+        tokio::select! {
+            done = tokio::time::timeout(self.patience.drain, self.requests.empty()) => {
+                if done.is_err() {
+                    warn!("stopping: requests still run at the end of the grace period");
+                }
+            }
+            () = signals.next() => return warn!("stopping: told again, cutting requests in flight"),
+        }
+        self.close(LAST_BYTES).await;
+    }
+
+    /// Until all clients have left.
+    async fn left(&self) {
+        // Connections that were accepted but have not finished their handshake are not counted yet.
+        tokio::time::sleep(self.patience.linger).await;
+        self.requests.empty().await;
+        self.close(self.patience.drain).await;
+    }
+
+    /// Until all connections are closed: what was written last to one of HTTP/2 leaves it after its request is over.
+    async fn close(&self, within: Duration) {
+        if tokio::time::timeout(within, self.connections.empty()).await.is_err() {
+            info!("stopping: closing connections on which nothing is asked");
+        }
     }
 }
 
@@ -131,25 +213,6 @@ impl Drop for Running {
 }
 
 #[async_trait]
-impl<S: Service> Service for Accepting<S> {
-    async fn start_service(&mut self, fds: Option<ListenFds>, _server: ShutdownWatch, listeners_per_fd: usize) {
-        self.service.start_service(fds, self.stop.clone(), listeners_per_fd).await;
-    }
-
-    fn name(&self) -> &str {
-        self.service.name()
-    }
-
-    fn threads(&self) -> Option<usize> {
-        self.service.threads()
-    }
-
-    fn listen_addresses(&self) -> Option<Vec<String>> {
-        self.service.listen_addresses()
-    }
-}
-
-#[async_trait]
 impl BackgroundService for Duty {
     async fn start(&self, _server: ShutdownWatch) {
         let running = self.lifecycle.duties.enter();
@@ -158,7 +221,11 @@ impl BackgroundService for Duty {
         drop(running);
         if !*stop.borrow() {
             error!(duty = self.name, "a duty ended although nobody told it to");
-            self.lifecycle.broken.send_replace(true);
+            self.lifecycle.end.send_if_modified(|end| {
+                let first = end.is_none();
+                end.get_or_insert(Cause::Broken);
+                first
+            });
         }
     }
 }
@@ -186,11 +253,11 @@ impl Signals {
 impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
         let mut signals = Signals::listen().expect("the process may handle signals");
-        let mut broken = self.0.broken.subscribe();
+        let mut end = self.0.end.subscribe();
         tokio::select! {
             () = signals.next() => {}
-            // The sender lives in the life cycle, so this ends only when a duty did.
-            _ = broken.wait_for(|broken| *broken) => {}
+            // The sender lives in the life cycle, so this ends only with a cause.
+            _ = end.wait_for(Option::is_some) => {}
         }
         self.0.finish(&mut signals).await;
         ShutdownSignal::GracefulTerminate

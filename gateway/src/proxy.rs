@@ -1,5 +1,6 @@
 //! One request, room by room: the table of contents of the edge.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource};
+use pingora::{Error, ErrorSource, ErrorType};
 use protocol::directory::Template;
 use protocol::ids::CallId;
 
@@ -22,6 +23,7 @@ use crate::edge::{self, Largest};
 use crate::forward::{self, Forwarded, Service, Services};
 use crate::framing;
 use crate::host::{Hosts, Target, merge_slashes};
+use crate::leaving::Asked;
 use crate::lifecycle::{Lifecycle, Running};
 use crate::refusal::Refusal;
 use crate::tls::TlsName;
@@ -110,6 +112,12 @@ impl ProxyHttp for Proxy {
         Visit { forwarded: None, running: Some(self.lifecycle.enter()) }
     }
 
+    fn on_connection_reuse(&self, _session: &mut Session, _visit: &mut Visit, before: Box<dyn Any + Send + Sync>) {
+        if let Some(asked) = before.downcast_ref::<Asked>() {
+            asked.note();
+        }
+    }
+
     async fn early_request_filter(&self, session: &mut Session, _visit: &mut Visit) -> pingora::Result<()> {
         session.set_write_timeout(Some(self.client_stall));
         // Bytes of a next request are then kept for it, instead of breaking this one.
@@ -126,10 +134,9 @@ impl ProxyHttp for Proxy {
             Ok(Way::Service(service)) => match self.services.forward(service, session) {
                 Ok(forwarded) => {
                     session.set_close_on_response_before_downstream_finish(true);
-                    if session.is_upgrade_req() {
+                    session.set_read_timeout((!forwarded.lives_on()).then_some(self.client_silence));
+                    if forwarded.lives_on() {
                         visit.running = None;
-                    } else {
-                        session.set_read_timeout(Some(self.client_silence));
                     }
                     visit.forwarded = Some(forwarded);
                     return Ok(false);
@@ -148,7 +155,7 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _session: &mut Session, visit: &mut Visit) -> pingora::Result<Box<HttpPeer>> {
         match &visit.forwarded {
             Some(forwarded) => Ok(forwarded.peer()),
-            None => Error::e_explain(pingora::ErrorType::InternalError, "a request went on without a service"),
+            None => Error::e_explain(ErrorType::InternalError, "a request went on without a service"),
         }
     }
 
@@ -175,15 +182,16 @@ impl ProxyHttp for Proxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, visit: &mut Visit) -> FailToProxy {
-        let downstream = matches!(error.esource(), ErrorSource::Downstream);
         let failed = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        let Some(forwarded) = visit.forwarded.as_ref().filter(|_| !downstream) else { return failed };
-        let refusal = forwarded.refusal(error);
-        tracing::warn!(
-            service = forwarded.service().name(),
-            reason = error.etype().as_str(),
-            "a service did not answer"
-        );
+        let Some(forwarded) = visit.forwarded.as_ref() else { return failed };
+        let refusal = if matches!(error.esource(), ErrorSource::Downstream) {
+            let Some(refusal) = framing::refusal(error) else { return failed };
+            refusal
+        } else {
+            let (service, reason) = (forwarded.service().name(), error.etype().as_str());
+            tracing::warn!(service, reason, "a service did not answer");
+            forwarded.refusal(error)
+        };
         if session.response_written().is_none()
             && let Ok((head, body)) = forward::answer(&refusal)
         {

@@ -7,6 +7,9 @@ use http::StatusCode;
 use protocol::reply::{ErrorBody, ErrorType};
 use serde_json::{Value, json};
 
+use crate::edge::Largest;
+use crate::idempotent::Again;
+
 /// Whose limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Whose {
@@ -102,12 +105,7 @@ pub enum Refusal {
     /// The client did not send its body in time.
     BodyTimeout,
     /// The request head is larger than one may be.
-    HeadTooLarge {
-        /// Bytes allowed.
-        bytes: usize,
-        /// Fields allowed.
-        fields: usize,
-    },
+    HeadTooLarge(Largest),
     /// The client did not send its request head in time.
     HeadTimeout,
     /// There is too little of something at the moment.
@@ -128,6 +126,8 @@ pub enum Refusal {
     UpstreamTimeout,
     /// What the edge needs to decide is not there: the directory, principals or the signature store.
     NotReady(&'static str),
+    /// A call with an idempotency key was made before.
+    Again(Again),
     /// The record log cannot be written.
     LogUnwritable,
     /// The host is known but nothing serves it.
@@ -158,8 +158,9 @@ impl Refusal {
             Self::QuotaExceeded { .. } => StatusCode::PAYMENT_REQUIRED,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::RefusedByInstance(status) => *status,
+            Self::Again(again) => again.status(),
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTimeout | Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NoInstance(_)
             | Self::Overloaded(_)
@@ -193,7 +194,7 @@ impl Refusal {
             Self::BadRequest(_) | Self::RefusedByInstance(_) => "bad_request",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyTimeout => "body_timeout",
-            Self::HeadTooLarge { .. } => "head_too_large",
+            Self::HeadTooLarge(_) => "head_too_large",
             Self::HeadTimeout => "head_timeout",
             Self::Overloaded(_) => "overloaded",
             Self::Maintenance => "maintenance",
@@ -204,6 +205,7 @@ impl Refusal {
             Self::BadAnswer => "bad_answer",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::NotReady(_) => "not_ready",
+            Self::Again(again) => again.code(),
             Self::LogUnwritable => "log_unwritable",
             Self::NoService(_) => "no_service",
             Self::ServiceFailed(_) => "service_failed",
@@ -222,6 +224,7 @@ impl Refusal {
                 Some(Duration::from_secs(seconds.unsigned_abs()))
             }
             Self::Maintenance => Some(Duration::from_secs(60)),
+            Self::Again(again) => again.retry_after(),
             Self::NoInstance(_) | Self::NoService(_) => Some(Duration::from_secs(10)),
             Self::TooManyAtOnce { .. }
             | Self::AtCapacity
@@ -243,7 +246,7 @@ impl Refusal {
             | Self::RefusedByInstance(_)
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout
-            | Self::HeadTooLarge { .. }
+            | Self::HeadTooLarge(_)
             | Self::HeadTimeout
             | Self::Exhausted
             | Self::EmptyAnswer
@@ -332,7 +335,7 @@ impl Refusal {
             }
             Self::BodyTooLarge { limit } => format!("request body is larger than {limit} bytes"),
             Self::BodyTimeout => "the request body did not arrive in time".into(),
-            Self::HeadTooLarge { bytes, fields } => {
+            Self::HeadTooLarge(Largest { bytes, fields }) => {
                 format!("the request head is larger than {bytes} bytes or has more than {fields} fields")
             }
             Self::HeadTimeout => "the request head did not arrive in time".into(),
@@ -345,6 +348,7 @@ impl Refusal {
             Self::BadAnswer => "the instance answered with something unreadable".into(),
             Self::UpstreamTimeout => "the instances did not answer in time".into(),
             Self::NotReady(what) => format!("the service is starting or degraded: {what}"),
+            Self::Again(again) => again.words().into(),
             Self::LogUnwritable => "the service cannot record calls at the moment".into(),
             Self::NoService(host) => format!("nothing serves the host {host} at the moment"),
             Self::ServiceFailed(host) => format!("the service behind {host} broke off"),

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use pingora::listeners::Listeners;
+use pingora::listeners::{Listeners, TcpSocketOptions};
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::listening::Service as Listening;
+use protocol::sealing::DirectoryKey;
 use protocol::session::SessionVerifier;
 use protocol::signing::Keypair;
 use tracing::info;
 
 use crate::auth::Auth;
+use crate::balance::Rule;
 use crate::call::intake::Intake;
 use crate::call::place::Places;
-use crate::call::upstream::Network;
+use crate::call::upstream::{Bounds, Network, Pool};
 use crate::call::{Calls, Patience};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -26,23 +28,29 @@ use crate::edge::admission::Admission;
 use crate::edge::connections::{Connections, Limits as ConnectionLimits};
 use crate::edge::memory::Memory;
 use crate::edge::{BeforeTls, Door};
-use crate::forward::Services;
+use crate::forward::{DEAD_PEERS, Services};
 use crate::host::Hosts;
+use crate::idempotent::{self, Answers};
 use crate::internal::Internal;
 use crate::lease::{Desk, Instances, Leases, Loads};
-use crate::lifecycle::{Lifecycle, Stop};
+use crate::leaving::{Counted, Patient};
+use crate::lifecycle::{self, Lifecycle, Stop};
 use crate::limit::{Allowance, Limits, Quota};
 use crate::metrics::Metrics;
 use crate::principals::Principals;
 use crate::proxy::Proxy;
+use crate::reroll::Rerolls;
 use crate::strikes::{self, Reporter, Strikes};
 use crate::tls::Certificates;
+use crate::upgrade::Upgrade;
 use crate::usage::{self, UsageLog};
 
 /// How long runtimes get to end once everything in them has.
 const LAST_SECONDS: u64 = 2;
-/// How often what is known of instances and chutes that are gone is forgotten.
-const FORGET: Duration = Duration::from_secs(30);
+/// How often metrics say how instances stand.
+const LOOK: Duration = Duration::from_secs(1);
+/// Such looks after which what is known of instances and chutes that are gone is forgotten.
+const FORGET: u32 = 30;
 /// How long a duty that ships records may take to finish when it is told to stop.
 const CLOSE_LOG: Duration = Duration::from_secs(1);
 
@@ -65,6 +73,8 @@ struct Parts {
     log: UsageLog,
     strikes: Strikes,
     reporter: Arc<Reporter>,
+    upgrade: Arc<Upgrade>,
+    pool: Arc<Pool>,
 }
 
 /// Runs the gateway.
@@ -77,16 +87,18 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config)?);
     server.bootstrap();
     parts.add_duties(&mut server, config)?;
-    let internal = parts.internal(config);
-    let mut listening = Listening::new("internal".into(), internal);
-    listening.add_tcp(&config.internal.to_string());
-    listening.threads = Some(1);
-    server.add_service(listening);
+    let mut internal = Listening::new("internal".into(), parts.internal(config));
+    internal.add_tcp(&config.internal.to_string());
+    internal.threads = Some(1);
+    server.add_service(parts.upgrade.accepting(internal, lifecycle.unwatched()));
     let mut proxy = HttpProxy::new(parts.proxy(config)?, server.configuration.clone());
     proxy.handle_init_modules();
+    let proxy = Patient::new(proxy, lifecycle.clone());
     let door = Door::new(proxy, &config.edge, parts.admission.clone(), parts.metrics.clone());
-    let edge = Listening::with_listeners("edge".into(), parts.listeners(config)?, door);
-    server.add_service(lifecycle.accepting(edge));
+    let app = Counted::new(door, lifecycle.clone());
+    let edge = Listening::with_listeners("edge".into(), parts.listeners(config)?, app);
+    server.add_service(parts.upgrade.accepting(edge, lifecycle.stopping()));
+    parts.add_upgrade(&mut server);
     info!(domain = config.domain, "starting");
     server.run(RunArgs { shutdown_signal: Box::new(Stop(lifecycle.clone())) });
     ensure!(!lifecycle.is_broken(), "a duty ended although nobody told it to");
@@ -97,6 +109,8 @@ impl Parts {
     fn new(config: &Config) -> anyhow::Result<Self> {
         let clock = clock(config);
         let metrics = Arc::new(Metrics::new()?);
+        let addresses = [&config.https[..], &config.http, &[config.internal]].concat();
+        let upgrade = Upgrade::begin(&config.upgrade, addresses, metrics.clone())?;
         let principals = Principals::new(config, metrics.clone())?;
         let log = UsageLog::open(log_settings(config), clock, metrics.clone()).context("opening the record log")?;
         let redis = redis::Client::open(config.redis_url.as_str()).context("reading the Redis address")?;
@@ -113,10 +127,15 @@ impl Parts {
             desk: Desk::new(leases, questions, books, loads.clone(), redis, log.writer()),
             limits,
             quota,
-            lifecycle: Lifecycle::new(config.client.drain),
+            lifecycle: Lifecycle::new(lifecycle::Patience {
+                drain: config.client.drain,
+                replaced: config.upgrade.upgrade_drain,
+                linger: config.upgrade.linger,
+            }),
             directory: Directory::new(config, clock, metrics.clone())?,
-            places: Arc::new(Places::new(config.instances.strike, slots.clone(), loads.clone())),
+            places: Arc::new(places(config, &slots, &loads, &metrics)),
             certificates: Certificates::load(&config.certificates, &config.domain)?,
+            pool: Pool::new(bounds(config), metrics.clone()),
             admission: admission(config, &memory, &metrics),
             memory,
             principals,
@@ -126,16 +145,18 @@ impl Parts {
             loads,
             strikes,
             reporter,
+            upgrade,
         })
     }
 
     fn listeners(&self, config: &Config) -> anyhow::Result<Listeners> {
         let mut listeners = Listeners::new();
         for address in &config.https {
-            listeners.add_tls_with_settings(&address.to_string(), None, self.certificates.listener()?);
+            let tls = self.certificates.listener()?;
+            listeners.add_tls_with_settings(&address.to_string(), Some(socket_options()), tls);
         }
         for address in &config.http {
-            listeners.add_tcp(&address.to_string());
+            listeners.add_tcp_with_settings(&address.to_string(), socket_options());
         }
         listeners.set_pre_tls_callback(Arc::new(BeforeTls(self.admission.clone())));
         Ok(listeners)
@@ -167,30 +188,55 @@ impl Parts {
             quota: self.quota.clone(),
             intake: Intake::new(config.client.max_body, config.client.max_bodies, config.client.body_seconds),
             places: self.places.clone(),
-            instances: Network::new(config.instances.source, config.instances.connect),
+            instances: Network::new(config.instances.source, config.instances.connect, self.pool.clone()),
+            rerolls: Rerolls::new(config.calls.rerolls, config.calls.reroll),
+            answers: self.answers(config)?,
             log: self.log.clone(),
             strikes: self.strikes.clone(),
             signer: Arc::new(signer),
             patience: Patience {
                 first_chunk: config.instances.first_chunk,
+                attempt: config.instances.attempt,
                 idle: config.instances.idle,
                 largest: config.instances.max_answer,
+                keepalive: Some(config.calls.keepalive).filter(|pulse| !pulse.is_zero()),
             },
             metrics: self.metrics.clone(),
         })
     }
 
+    fn answers(&self, config: &Config) -> anyhow::Result<Arc<Answers>> {
+        let key = DirectoryKey::from_hex(config.directory_key.reveal()).context("reading the directory key")?;
+        let (principals, metrics) = (self.principals.clone(), self.metrics.clone());
+        Ok(Arc::new(Answers::new(principals, key.answer_key(), metrics, answer_settings(config))))
+    }
+
     fn internal(&self, config: &Config) -> Internal {
+        Internal::new(config.internal_credential.clone(), self.metrics.clone(), self.missing())
+    }
+
+    /// What is missing to serve calls, at the moment of asking.
+    fn missing(&self) -> impl Fn() -> Option<&'static str> + Clone + Send + Sync + 'static {
         let (directory, metrics) = (self.directory.clone(), self.metrics.clone());
-        Internal::new(config.internal_credential.clone(), self.metrics.clone(), move || {
+        move || {
             if directory.current().is_none() {
-                return Err("the directory has not come yet");
+                Some("the directory has not come yet")
+            } else if metrics.who.principals_connected.get() == 0 {
+                Some("principals are not followed")
+            } else if metrics.record.writable.get() == 0 {
+                Some("the record log cannot be written")
+            } else {
+                None
             }
-            if metrics.who.principals_connected.get() == 0 {
-                return Err("principals are not followed");
-            }
-            if metrics.record.writable.get() == 0 { Err("the record log cannot be written") } else { Ok(()) }
-        })
+        }
+    }
+
+    fn add_upgrade(&self, server: &mut Server) {
+        let (upgrade, lifecycle, missing) = (self.upgrade.clone(), self.lifecycle.clone(), self.missing());
+        server.add_service(self.lifecycle.duty("upgrade", move |end| {
+            let (upgrade, lifecycle, missing) = (upgrade.clone(), lifecycle.clone(), missing.clone());
+            async move { upgrade.run(&lifecycle, missing, end).await }
+        }));
     }
 
     fn add_duties(&self, server: &mut Server, config: &Config) -> anyhow::Result<()> {
@@ -214,14 +260,15 @@ impl Parts {
         let desk = self.desk.clone();
         server.add_service(lifecycle.duty("leases", move |stop| desk.clone().run(stop)));
         let (limits, quota, clock) = (self.limits.clone(), self.quota.clone(), self.clock);
-        let (places, directory) = (self.places.clone(), self.directory.clone());
+        let (places, pool, directory) = (self.places.clone(), self.pool.clone(), self.directory.clone());
         let (slots, loads) = (self.slots.clone(), self.loads.clone());
         server.add_service(lifecycle.duty("sweep", move |stop| {
-            let forget = forget(places.clone(), slots.clone(), loads.clone(), directory.clone());
+            let instances = look_after_instances(places.clone(), slots.clone(), loads.clone(), directory.clone());
+            let pool = pool.clone().sweep_always(directory.clone());
             let (limits, quota) = (limits.clone().sweep_always(), quota.clone());
-            let sweeps = (limits, quota.clone().sweep_always(clock), quota.recount_always(), forget);
+            let sweeps = (limits, quota.clone().sweep_always(clock), quota.recount_always(), instances, pool);
             until(stop, async move {
-                tokio::join!(sweeps.0, sweeps.1, sweeps.2, sweeps.3);
+                tokio::join!(sweeps.0, sweeps.1, sweeps.2, sweeps.3, sweeps.4);
             })
         }));
         Ok(())
@@ -237,16 +284,35 @@ async fn until(mut stop: ShutdownWatch, task: impl Future<Output = ()>) {
     }
 }
 
-/// Forgets instances and chutes that are gone, for as long as it is polled.
-async fn forget(places: Arc<Places>, slots: Arc<Instances>, loads: Arc<Loads>, directory: Arc<Directory>) {
+/// Shows how instances stand and forgets those that are gone, for as long as it is polled.
+async fn look_after_instances(
+    places: Arc<Places>,
+    slots: Arc<Instances>,
+    loads: Arc<Loads>,
+    directory: Arc<Directory>,
+) {
     loop {
-        tokio::time::sleep(FORGET).await;
+        for _ in 0..FORGET {
+            places.publish();
+            tokio::time::sleep(LOOK).await;
+        }
         slots.sweep();
         if let Some(routes) = directory.current() {
-            places.keep(|instance| routes.has_instance(instance));
-            loads.keep(|chute| routes.has_chute(chute));
+            places.keep(&routes);
+            loads.keep(|chute| routes.by_id(chute).is_some());
         }
     }
+}
+
+fn socket_options() -> TcpSocketOptions {
+    let mut options = TcpSocketOptions::default();
+    options.tcp_keepalive = Some(DEAD_PEERS);
+    options
+}
+
+fn places(config: &Config, slots: &Arc<Instances>, loads: &Arc<Loads>, metrics: &Arc<Metrics>) -> Places {
+    let rule = Rule { open: config.instances.breaker, longest: config.instances.breaker_longest };
+    Places::new(rule, config.instances.retry_floor, slots.clone(), loads.clone(), metrics.clone())
 }
 
 fn memory(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Memory> {
@@ -283,6 +349,21 @@ fn services(config: &Config) -> Services {
         events: config.events_upstream,
         trusted: config.client.trusted_peers.clone(),
     }
+}
+
+fn answer_settings(config: &Config) -> idempotent::Settings {
+    idempotent::Settings {
+        keep: config.calls.idempotent,
+        largest: config.calls.idempotent_answer,
+        total: config.calls.idempotent_answers,
+        run_on: config.calls.idempotent_run_on,
+        claim: config.calls.idempotent_claim,
+    }
+}
+
+fn bounds(config: &Config) -> Bounds {
+    let instances = &config.instances;
+    Bounds { keep: instances.instance_keep, each: instances.instance_kept_each, all: instances.instance_kept }
 }
 
 fn log_settings(config: &Config) -> usage::Settings {

@@ -1,5 +1,9 @@
 //! Whatever dies under load, each call is counted once: by clients, in Postgres and in the export.
 
+mod away;
+mod disk;
+mod kills;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -7,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sqlx::PgPool;
 use stack::miner::{Behaviour, Engine};
+use stack::platform::Options;
 use stack::proof::Size;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -25,7 +30,12 @@ const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 /// A platform and somebody who calls it without limits.
 pub(crate) async fn scene() -> (Scene, User) {
-    let mut scene = Scene::start().await;
+    scene_with(|_| ()).await
+}
+
+/// The same with other options.
+pub(crate) async fn scene_with(adapt: impl FnOnce(&mut Options)) -> (Scene, User) {
+    let mut scene = Scene::with(adapt).await;
     let user = scene.unlimited_user("load", &[]).await;
     for gateway in 0..scene.gateways() {
         wait_until_known(&scene, gateway, &user).await;
@@ -34,7 +44,7 @@ pub(crate) async fn scene() -> (Scene, User) {
 }
 
 /// Until a gateway knows a new key: then a model that nobody has is what it misses, and no call is recorded.
-async fn wait_until_known(scene: &Scene, gateway: usize, user: &User) {
+pub(crate) async fn wait_until_known(scene: &Scene, gateway: usize, user: &User) {
     let deadline = Instant::now() + LONGEST;
     let (web, url) = (scene.client(), scene.url_at("llm", gateway));
     while load::ask(&web, &url, &user.key, "nobody/nothing", 1).await.end != End::Refused(404) {
@@ -76,7 +86,7 @@ async fn a_gateway_killed_in_the_middle_of_streams_loses_nothing() {
     for _ in 0..Size::asked().pick(1, 10) {
         let mut streams = JoinSet::new();
         for _ in 0..CLIENTS {
-            let (web, url, key) = (scene.client(), scene.url_at("llm", 0), user.key.clone());
+            let (web, url, key) = (scene.client(), scene.plain_url("llm"), user.key.clone());
             let model = scene.sample(Engine::Vllm).model.clone();
             streams.spawn(async move { load::ask(&web, &url, &key, &model, 400).await });
         }

@@ -101,6 +101,57 @@ async fn embeddings_arrive_as_the_same_numbers_in_base64_and_in_plain() {
 }
 
 #[tokio::test]
+async fn an_image_arrives_as_base64_and_what_no_chute_gives_is_refused_in_openais_words() {
+    let (scene, sdk) = (Scene::start().await, Sdk::new().await);
+    let generate = async |options: Value| {
+        let task =
+            scene.task(&scene.url("image"), &scene.sample_key(), Engine::Diffusion, &json!({"options": options}));
+        sdk.run("image", &task).await
+    };
+    let extra = json!({"num_inference_steps": 12});
+    let options = json!({"size": "1024x768", "n": 1, "response_format": "b64_json", "extra_body": extra});
+    for (options, steps) in [(options, 12), (json!({}), 25)] {
+        let seen = generate(options).await;
+        assert_eq!((&seen["error"], &seen["content_type"]), (&Value::Null, &json!("application/json")));
+        let images = seen["images"].as_array().unwrap();
+        assert!(images.len() == 1 && text(&images[0]).starts_with("ffd8ff") && text(&images[0]).ends_with("ffd9"));
+        assert!(seen["created"].as_i64().unwrap() > 1_700_000_000);
+        let attempt = only_attempt(&scene.db, &seen["invocation"]).await;
+        assert_eq!((attempt.outcome.as_str(), attempt.delivered), ("finished", true));
+        assert_eq!((attempt.function_name.as_str(), attempt.count("steps")), ("generate", steps));
+    }
+    for (options, words) in [
+        (json!({"n": 2}), "n must be 1 or left out"),
+        (json!({"response_format": "url"}), "response_format must be \"b64_json\" or left out"),
+        (
+            json!({"size": "4096x4096"}),
+            "size must be \"auto\" or \"WIDTHxHEIGHT\" with sides from 128 to 2048, as in \"1024x768\"",
+        ),
+    ] {
+        let error = &generate(options).await["error"];
+        assert_error(error, "BadRequestError", 400, "invalid_request_error", "bad_request");
+        assert_eq!(error["detail"], words);
+    }
+}
+
+#[tokio::test]
+async fn the_sdk_reads_a_stream_whose_prefill_is_filled_with_comments() {
+    let (scene, sdk) = (Scene::with_setting("GATEWAY_KEEPALIVE_SECONDS", "0.1").await, Sdk::new().await);
+    let slow = Behaviour { prefill_ms: 1500, tokens_per_second: 4.0, ..Behaviour::default() };
+    scene.behave(Engine::Vllm, &slow).await;
+    let asked = json!({"prompt": PROMPT, "max_tokens": 5, "include_usage": true});
+    let seen = sdk.run("stream", &chat(&scene, &scene.url("llm"), &asked)).await;
+    assert_eq!((&seen["error"], seen["pieces"].as_array().unwrap().len()), (&Value::Null, 5));
+    assert_eq!(seen["usages"][0]["completion_tokens"], 5);
+    let attempt = only_attempt(&scene.db, &seen["invocation"]).await;
+    assert_eq!((attempt.outcome.as_str(), attempt.count("ot"), attempt.count("tokens")), ("finished", 5, 5));
+    let raw = sdk.run("comments", &chat(&scene, &scene.url("llm"), &asked)).await;
+    assert!(raw["comments"].as_u64().unwrap() >= 5, "{raw}");
+    assert_eq!(raw["others"], json!([]));
+    assert_eq!(raw["events"], 5 + 3);
+}
+
+#[tokio::test]
 async fn each_refusal_becomes_the_sdks_own_exception() {
     let (mut scene, sdk) = (Scene::start().await, Sdk::new().await);
     let poor = scene.user("poor", 0, &[]).await;

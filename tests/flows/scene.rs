@@ -67,7 +67,12 @@ impl Scene {
         .await
     }
 
-    /// With other options.
+    /// With gateways of which one setting is not the default.
+    pub(crate) async fn with_setting(name: &str, value: &str) -> Self {
+        Self::with(|options| options.gateway_settings.push((name.into(), value.into()))).await
+    }
+
+    /// With other options than the usual ones.
     pub(crate) async fn with(adapt: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut options = Options::new(folder.path().to_owned(), Programs::find().await.unwrap());
@@ -92,7 +97,12 @@ impl Scene {
 
     /// A host's address without TLS.
     pub(crate) fn plain_url(&self, label: &str) -> String {
-        format!("http://{label}.{DOMAIN}:{}", self.platform.gateways[0].http_port)
+        self.plain_url_at(label, 0)
+    }
+
+    /// A host's address without TLS at any gateway.
+    pub(crate) fn plain_url_at(&self, label: &str, gateway: usize) -> String {
+        format!("http://{label}.{DOMAIN}:{}", self.platform.gateways[gateway].http_port)
     }
 
     pub(crate) fn gateways(&self) -> usize {

@@ -33,6 +33,10 @@ pub struct Run {
     #[arg(long)]
     pub detach: bool,
 
+    /// What a detached platform is started with.
+    #[arg(long, hide = true)]
+    pub detached: bool,
+
     /// Number of gateways.
     #[arg(long, default_value = "2", value_parser = clap::value_parser!(u8).range(1..=8))]
     pub gateways: u8,

@@ -52,7 +52,8 @@ pub async fn run(run: &Run) -> anyhow::Result<()> {
         _ = interrupt.recv() => bail!("interrupted while starting"),
         _ = terminate.recv() => bail!("told to stop while starting"),
     };
-    for line in welcome::lines(&platform.describe()?) {
+    let end = if run.detached { hold::stop_command(&run.place.dir) } else { "Ctrl-C".into() };
+    for line in welcome::lines(&platform.describe()?, &end) {
         say(&line);
     }
     let ended = loop {
@@ -82,7 +83,7 @@ pub async fn detach(run: &Run) -> anyhow::Result<()> {
     let screen = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&path);
     let screen = screen.with_context(|| format!("opening {}", path.display()))?;
     let mut command = std::process::Command::new(std::env::current_exe()?);
-    command.arg("run").arg("--dir").arg(&run.place.dir).arg("--state").arg(&run.state);
+    command.arg("run").arg("--detached").arg("--dir").arg(&run.place.dir).arg("--state").arg(&run.state);
     command.arg("--gateways").arg(run.gateways.to_string());
     command.stdin(Stdio::null()).stdout(screen.try_clone()?).stderr(screen).process_group(0);
     let mut child = command.spawn().context("starting a detached stack")?;

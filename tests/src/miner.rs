@@ -91,6 +91,17 @@ impl Miner {
         Ok(())
     }
 
+    /// Kills one instance: its port and its connections close at once, for good.
+    ///
+    /// # Errors
+    /// When the miner does not do it.
+    pub async fn kill_instance(&self, port: u16) -> anyhow::Result<()> {
+        let url = format!("{}/instances/{port}", self.steering);
+        let answer = self.web.delete(url).timeout(ANSWER).send().await?;
+        answer.error_for_status().context("killing an instance")?;
+        Ok(())
+    }
+
     /// What one instance has counted since it started.
     ///
     /// # Errors

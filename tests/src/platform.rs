@@ -23,7 +23,7 @@ use crate::private;
 use crate::programs::Programs;
 use crate::proxy::Proxy;
 use crate::redis::{Redis, User};
-use crate::sample::Sample;
+use crate::sample::{Capacity, Sample};
 use crate::secrets::Secrets;
 use crate::store::Store;
 use crate::web;
@@ -44,10 +44,14 @@ pub struct Options {
     pub folder: PathBuf,
     /// Folder for PostgreSQL's data when its user cannot enter `folder`.
     pub state: PathBuf,
+    /// Folder of the gateways' record logs.
+    pub records: PathBuf,
     /// The executables.
     pub programs: Programs,
     /// Number of gateways.
     pub gateways: usize,
+    /// Instances of the text chute, and the calls that each of them serves at once.
+    pub text: Capacity,
     /// Variables for the gateways, over those the stack sets.
     pub gateway_settings: Vec<(String, String)>,
     /// Seconds by which all clocks of the platform run ahead.
@@ -95,9 +99,11 @@ impl Options {
     pub fn new(folder: PathBuf, programs: Programs) -> Self {
         Self {
             state: folder.join("state"),
+            records: folder.join("records"),
             folder,
             programs,
             gateways: 2,
+            text: Capacity::default(),
             gateway_settings: Vec::new(),
             clock_offset: 0,
             freezable_redis: false,
@@ -114,6 +120,7 @@ impl Platform {
     pub async fn start(mut options: Options) -> anyhow::Result<Self> {
         let say = options.progress;
         options.folder = prepare(&options.folder)?;
+        private::make_folder(&options.records)?;
         let folder = options.folder.clone();
         let secrets = Secrets::of_folder(&folder)?;
         let certificates = Certificates::of_folder(&folder, DOMAIN)?;
@@ -129,7 +136,7 @@ impl Platform {
         say("adding what is missing of the sample data");
         let mut admin = Admin::start(&settings.admin(), &spawner).await?;
         let hotkey = keypair(&secrets.miner_seed)?.hotkey().clone();
-        let sample = Sample::of_folder(&folder, &mut admin, &mut ports, &hotkey).await?;
+        let sample = Sample::of_folder(&folder, options.text, &mut admin, &mut ports, &hotkey).await?;
         say("starting the sample miner");
         let miner = miner::Settings {
             validator: keypair(&secrets.call_seed)?.hotkey().clone(),
@@ -256,7 +263,7 @@ fn prepare(folder: &Path) -> anyhow::Result<PathBuf> {
     let folder = folder.canonicalize().context("finding the folder of the stack")?;
     std::fs::set_permissions(&folder, Permissions::from_mode(0o711)).context("opening the folder of the stack")?;
     private::make_folder(&folder.join("log"))?;
-    private::make_folder(&folder.join("records"))?;
+    private::make_folder(&folder.join("upgrades"))?;
     Ok(folder)
 }
 
@@ -285,7 +292,8 @@ fn gateway_settings(
         api: control.api_port,
         control_url: control.internal_url(),
         certificates: certificates.folder.clone(),
-        records: options.folder.join("records"),
+        records: options.records.clone(),
+        upgrades: options.folder.join("upgrades"),
         clock_offset: options.clock_offset,
         overrides: options.gateway_settings.clone(),
     }

@@ -78,6 +78,14 @@ impl Redis {
     /// When the new one does not answer.
     pub async fn replace_by_empty(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
         self.child.kill()?;
+        self.start_again(spawner).await
+    }
+
+    /// Starts an empty one after it ended.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn start_again(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
         self.child = spawner.start(&self.launch).await?;
         self.wait_until_ready().await
     }
@@ -151,9 +159,9 @@ fn users_file(secrets: &Secrets) -> String {
     );
     let gateway = format!(
         "user gateway on >{password} resetkeys resetchannels {readable} %R~{directory} %R~{marks} ~{usage} ~{strikes} \
-         ~signature:* {leases} &{changed} -@all {connection} +client|tracking +client|caching +get +getrange +mget +hget +hmget \
-         +hgetall +exists +set +xadd +xlen +hset +hdel +expire +pexpire +del +subscribe +unsubscribe +info +time \
-         +multi +exec +discard +evalsha +script|load +zadd +zscore +zrangebyscore +zremrangebyscore",
+         ~signature:* ~idempotent:* {leases} &{changed} -@all {connection} +client|tracking +client|caching +get +getrange +mget +hget \
+         +hmget +hgetall +exists +set +xadd +xlen +hset +hdel +expire +pexpire +del +subscribe +unsubscribe +info +time \
+         +multi +exec +discard +eval +evalsha +script|load +zadd +zscore +zrangebyscore +zremrangebyscore",
         password = secrets.redis_gateway,
     );
     format!("user default off nopass resetkeys resetchannels -@all\n{control}\n{gateway}\n")
@@ -182,6 +190,10 @@ mod tests {
         assert!(answer(&redis, User::Gateway, &["HGETALL", "user:x"]).await.is_ok());
         assert!(answer(&redis, User::Gateway, &["HSET", "user:x", "v", "2"]).await.is_err());
         assert!(answer(&redis, User::Gateway, &["FLUSHALL"]).await.is_err());
+        let write = "return redis.call('SET', KEYS[1], 'x', 'PX', 1000)";
+        assert!(answer(&redis, User::Gateway, &["EVAL", write, "1", "idempotent:x"]).await.is_ok());
+        assert!(answer(&redis, User::Gateway, &["EVAL", write, "1", "user:x"]).await.is_err());
+        assert!(answer(&redis, User::Control, &["GET", "idempotent:x"]).await.is_err());
         assert!(answer(&redis, User::Gateway, &["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "user:"]).await.is_ok());
         let beat = protocol::lease::script::beat(None);
         let loaded = answer(&redis, User::Gateway, &["SCRIPT", "LOAD", &beat]).await.unwrap();

@@ -23,6 +23,21 @@ const DEMO_USER: &str = "demo";
 const DEMO_QUOTA: &str = "100000";
 const DEMO_BALANCE: &str = "100";
 
+/// How many instances a chute has, and how many calls each of them serves at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Instances.
+    pub instances: usize,
+    /// Calls at once of one instance.
+    pub concurrency: usize,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { instances: 3, concurrency: 32 }
+    }
+}
+
 /// The sample data of a stack.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Sample {
@@ -65,12 +80,13 @@ pub struct Instance {
 }
 
 impl Sample {
-    /// The data of an earlier start, or new data; instances follow their ports.
+    /// The data of an earlier start, or new data with this text chute; instances follow their ports.
     ///
     /// # Errors
     /// When a command fails.
     pub async fn of_folder(
         folder: &Path,
+        text: Capacity,
         admin: &mut Admin,
         ports: &mut Ports,
         hotkey: &Hotkey,
@@ -80,10 +96,11 @@ impl Sample {
             let text = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
             serde_json::from_slice(&text).with_context(|| format!("reading {}", file.display()))?
         } else {
-            Self::create(admin).await.context("filling the platform with sample data")?
+            Self::create(admin, text).await.context("filling the platform with sample data")?
         };
         for chute in &mut sample.chutes {
-            chute.place_instances(admin, ports, hotkey).await.context("adding the sample instances")?;
+            let wanted = if chute.engine == Engine::Vllm { text.instances } else { 1 };
+            chute.place_instances(wanted, admin, ports, hotkey).await.context("adding the sample instances")?;
         }
         private::write(&file, &serde_json::to_vec_pretty(&sample)?)?;
         Ok(sample)
@@ -120,8 +137,8 @@ impl Sample {
         self.chutes.iter().flat_map(of_chute).collect()
     }
 
-    async fn create(admin: &mut Admin) -> anyhow::Result<Self> {
-        let chutes = chutes::create(admin).await?;
+    async fn create(admin: &mut Admin, text: Capacity) -> anyhow::Result<Self> {
+        let chutes = chutes::create(admin, text.concurrency).await?;
         let user = admin.text(&["user", "create", "--username", DEMO_USER], "user_id").await?;
         let demo = user.parse().context("reading the demo user's id")?;
         admin.run(&["quota", "set", "--user", &user, "--calls", DEMO_QUOTA]).await?;
@@ -134,8 +151,13 @@ impl Sample {
 
 impl Chute {
     /// Adds the instances that are missing, and moves those whose port somebody else has taken.
-    async fn place_instances(&mut self, admin: &mut Admin, ports: &mut Ports, hotkey: &Hotkey) -> anyhow::Result<()> {
-        let wanted = chutes::instances_of(self.engine);
+    async fn place_instances(
+        &mut self,
+        wanted: usize,
+        admin: &mut Admin,
+        ports: &mut Ports,
+        hotkey: &Hotkey,
+    ) -> anyhow::Result<()> {
         for number in 0..wanted {
             let port = ports.claim(&format!("instance-{}-{number}", self.slug))?;
             match self.instances.get(number) {

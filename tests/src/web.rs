@@ -10,7 +10,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::children::Child;
 
-const READY: Duration = Duration::from_secs(60);
+/// Proofs run for hours on machines that do other work too.
+const READY: Duration = Duration::from_secs(180);
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Finds every name on this machine, so that tests do not depend on its resolver.
@@ -28,17 +29,25 @@ impl Resolve for Loopback {
 /// # Errors
 /// When the authority's certificate cannot be read.
 pub fn client(authority: Option<&Path>) -> anyhow::Result<reqwest::Client> {
+    Ok(builder(authority)?.build()?)
+}
+
+/// The same client before it is made, for those who want more of it.
+///
+/// # Errors
+/// When an authority's certificate cannot be read.
+pub fn builder<'a>(authorities: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<reqwest::ClientBuilder> {
     install_tls_provider();
     let mut builder = reqwest::Client::builder()
         .connect_timeout(ANSWER)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .dns_resolver(Arc::new(Loopback));
-    if let Some(path) = authority {
+    for path in authorities {
         let pem = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
         builder = builder.add_root_certificate(reqwest::Certificate::from_pem(&pem)?);
     }
-    Ok(builder.build()?)
+    Ok(builder)
 }
 
 /// Waits until a program's internal listener says that it is healthy.

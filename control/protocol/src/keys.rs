@@ -6,6 +6,7 @@ use chrono::NaiveDate;
 
 use crate::ids::{ApiKeyId, ChuteId, InstanceId, UserId, WriterId};
 use crate::principal::Bucket;
+use crate::sealing::AnswerDigest;
 use crate::signing::{Hotkey, SignatureDigest};
 
 /// A Redis name; only the constructors here make one.
@@ -136,6 +137,13 @@ impl Key {
         Self(format!("load:{gateway}"))
     }
 
+    /// A call that asked not to be made twice, or its sealed answer: string with a time to live. Written and read by
+    /// gateways.
+    #[must_use]
+    pub fn idempotent(name: &AnswerDigest) -> Self {
+        Self(format!("idempotent:{}", hex::encode(name.0)))
+    }
+
     /// The name as Redis knows it.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -193,6 +201,7 @@ mod tests {
             ),
             (Key::instance_lease(InstanceId(id)), "lease:instance:6ba7b812-9dad-11d1-80b4-00c04fd430c8"),
             (Key::load(WriterId(id)), "load:6ba7b812-9dad-11d1-80b4-00c04fd430c8"),
+            (Key::idempotent(&AnswerDigest([0xab; 32])), &format!("idempotent:{}", "ab".repeat(32))),
         ];
         for (key, text) in texts {
             assert_eq!(key.as_str(), text);

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::InstanceId;
 
+mod answers;
+
+pub use self::answers::{AnswerDigest, AnswerKey};
+
 /// Bytes of the random nonce before the ciphertext.
 const NONCE_LENGTH: usize = 12;
 

@@ -37,6 +37,7 @@ pub(crate) fn record(kind: Kind, end: f64, facts: Facts) -> Record {
             estimate: 11,
             mean_connections: 0.25,
             steps: 20,
+            reroll: false,
         },
         outcome: Outcome::Finished,
         completed_at: at(end),

@@ -41,7 +41,8 @@ impl Ledger {
 
     /// The consumer's end of the stream.
     pub(crate) fn stream(&self) -> UsageStream {
-        UsageStream::new(bus::connect(&self.redis.url()).unwrap())
+        let connect = || bus::connect(&self.redis.url()).unwrap();
+        UsageStream::new(connect(), connect())
     }
 
     /// Runs the ingester until the stream is empty.
@@ -130,6 +131,7 @@ pub(crate) fn attempt(number: u128, completed_at: DateTime<Utc>) -> Record {
             estimate: 11,
             mean_connections: 0.25,
             steps: 0,
+            reroll: false,
         },
         outcome: Outcome::Finished,
         completed_at,

@@ -35,12 +35,16 @@ impl Stamp {
     pub fn fields(&self) -> Fields {
         let call = HeaderValue::from_str(&self.call.to_string()).expect("a UUID is a header value");
         let mut fields = vec![(HeaderName::from_static(headers::INVOCATION_ID), call)];
-        if let Some(standing) = self.standing {
-            fields.push((LIMIT, standing.limit.into()));
-            fields.push((REMAINING, standing.remaining.into()));
-            fields.push((RESET, standing.reset.into()));
-        }
+        fields.extend(self.limits());
         fields
+    }
+
+    /// Where the caller's limit stands, as fields.
+    pub(super) fn limits(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+        let named = |standing: Standing| {
+            [(LIMIT, standing.limit.into()), (REMAINING, standing.remaining.into()), (RESET, standing.reset.into())]
+        };
+        self.standing.map(named).into_iter().flatten()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tries instances one after the other until one answers or the call is given up.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +10,8 @@ use protocol::usage::{Admission, Outcome, Strike};
 use tokio::task::spawn_blocking;
 
 use super::answer::{content_type, whole};
-use super::downstream::Downstream;
+use super::downstream::{Downstream, Gone};
+use super::line::Line;
 use super::opening::{Opening, Said, Unopened, open};
 use super::place::Place;
 use super::running::Running;
@@ -24,49 +26,96 @@ use crate::usage::LogUnwritable;
 use crate::usage::meter::Meter;
 
 /// What became of one attempt.
-enum Attempt {
+enum Attempt<'a> {
     /// The instance had an answer; the client has it, whole or broken off.
-    Over,
+    Over(Outcome),
     /// The client went away before there was an answer.
     Left,
     /// Nothing went to the client; the attempt has still to be recorded.
-    Failed(Unopened, Box<Running>),
+    Failed {
+        /// What came instead of an answer.
+        unopened: Unopened,
+        /// The attempt.
+        running: Box<Running>,
+        /// Who takes the call over, if that is known already.
+        successor: Option<Place<'a>>,
+    },
     /// It could not even begin.
     Refused(Refusal),
 }
 
+/// What waiting for an answer came to.
+#[expect(clippy::large_enum_variant, reason = "taken apart where it is made, once per attempt")]
+enum Waited<'a, A> {
+    /// The instance has an answer, or none that the client should get.
+    Opened(Result<Opening<A>, Unopened>),
+    /// The instance's time is over, and another takes the call.
+    Overtaken(Place<'a>),
+    /// The call's time is over; whether the instance had its own.
+    TooLate(bool),
+}
+
 impl<I: Instances> Calls<I> {
-    /// Answers a call that was let in.
-    pub(super) async fn attempt(&self, mut job: Job, client: &mut impl Downstream) {
+    /// Answers a call that was let in; how the attempt ended whose answer reached the client, if one did.
+    pub(super) async fn attempt(&self, mut job: Job, client: &mut impl Downstream) -> Option<Outcome> {
         let route = job.entry.route.clone();
+        let until = Instant::now() + self.patience.first_chunk;
         let mut attempts = Attempts::default();
+        let mut next = self.places.first(&route).await;
+        let mut line = self.line(&job, client);
         let refusal = loop {
-            let mut place = match self.places.take(&route, &attempts.tried()).await {
+            let mut place = match next {
                 Ok(place) => place,
                 Err(shortage) => break attempts.refusal(route.chute.id, shortage),
             };
-            let (unopened, running) = match self.try_once(&mut job, &mut place, client).await {
-                Attempt::Failed(unopened, running) => (unopened, running),
-                Attempt::Refused(refusal) => break refusal,
-                Attempt::Left => return,
-                Attempt::Over => {
-                    // Another instance had an answer to the same request, so the empty ones were at fault.
-                    return attempts.empty_ones().for_each(|instance| self.places.strike(instance));
-                }
-            };
+            let (unopened, running, successor) =
+                match self.try_once(&mut job, &mut place, &attempts, until, &mut line).await {
+                    Attempt::Failed { unopened, running, successor } => (unopened, running, successor),
+                    Attempt::Refused(refusal) => break refusal,
+                    Attempt::Left => return None,
+                    Attempt::Over(outcome) => {
+                        // Another instance had an answer to the same request, so the empty ones were at fault.
+                        attempts.empty_ones().for_each(|instance| self.places.failed(instance));
+                        if let (Some(prompt), Outcome::Finished | Outcome::Aborted) = (job.prompt, outcome) {
+                            self.rerolls.answered(prompt, Instant::now());
+                        }
+                        return Some(outcome);
+                    }
+                };
             let verdict = attempts.failed(place.instance, &unopened.failure);
             job.entry.quota = running.finish(Outcome::Failed, Some(verdict.reason.as_str()));
             self.draw_conclusions(&job, &mut place, &verdict);
             match verdict.next {
                 Next::Another => {}
                 Next::GiveUp(refusal) => break refusal,
-                Next::Relay(status) => return self.relay_error(&job, status, unopened.said, client).await,
+                Next::Relay(status) => {
+                    self.relay_error(&job, status, unopened.said, &mut line).await;
+                    return None;
+                }
+            }
+            // The next pick, of whichever call, has to know of this failure.
+            drop(place);
+            next = match successor {
+                Some(successor) => Ok(successor),
+                None if Instant::now() >= until => break Refusal::UpstreamTimeout,
+                None => self.places.another(&route, &attempts.tried()).await,
+            };
+            if next.is_ok() {
+                self.metrics.instances.count_failover(verdict.reason);
             }
         };
-        self.turn_away(&refusal, job.stamp, client).await;
+        self.give_up(&refusal, &job, &mut line).await;
+        None
     }
 
-    async fn try_once(&self, job: &mut Job, place: &mut Place<'_>, client: &mut impl Downstream) -> Attempt {
+    async fn try_once<'a>(
+        &'a self,
+        job: &mut Job,
+        place: &mut Place<'_>,
+        attempts: &Attempts,
+        until: Instant,
+        line: &mut Line<'_, impl Downstream>,
+    ) -> Attempt<'a> {
         let Some(target) = job.entry.target(place.instance) else { return Attempt::Refused(Refusal::Internal) };
         let admission = self.admission(job, &target, place.mean_connections);
         let begun = Running::begin(&self.log, admission, &mut job.entry.quota, self.clock, &self.metrics);
@@ -78,23 +127,49 @@ impl<I: Instances> Calls<I> {
                 return Attempt::Refused(Refusal::LogUnwritable);
             }
         };
-        let opening = tokio::time::timeout(self.patience.first_chunk, self.open(job, &target, running.started()));
-        let opened = tokio::select! {
-            biased;
-            () = client.gone() => None,
-            opened = opening => Some(opened),
-        };
-        match opened {
-            None => {
+        let waited = line.wait(self.wait(job, &target, running.started(), attempts, until)).await;
+        let failed = |unopened, running, successor| Attempt::Failed { unopened, running, successor };
+        match waited {
+            Err(Gone) => {
                 running.finish(Outcome::Aborted, None);
                 Attempt::Left
             }
-            Some(Err(_)) => Attempt::Failed(Failure::Timeout.into(), Box::new(running)),
-            Some(Ok(Err(unopened))) => Attempt::Failed(unopened, Box::new(running)),
-            Some(Ok(Ok(opening))) => {
-                place.answered();
-                self.reply(job, place, opening, running, client).await;
-                Attempt::Over
+            Ok(Waited::Overtaken(successor)) => failed(Failure::Timeout.into(), Box::new(running), Some(successor)),
+            Ok(Waited::TooLate(true)) => failed(Failure::Timeout.into(), Box::new(running), None),
+            Ok(Waited::TooLate(false)) => failed(Failure::Patience.into(), Box::new(running), None),
+            Ok(Waited::Opened(Err(unopened))) => failed(unopened, Box::new(running), None),
+            Ok(Waited::Opened(Ok(opening))) => {
+                place.answered(opening.work(job.prepared.prompt_estimate), running.started().elapsed());
+                Attempt::Over(self.reply(job, place, opening, running, line).await)
+            }
+        }
+    }
+
+    /// Waits until there is an answer, or until waiting for this instance makes no more sense.
+    async fn wait(
+        &self,
+        job: &Job,
+        target: &Arc<Target>,
+        started: Instant,
+        attempts: &Attempts,
+        until: Instant,
+    ) -> Waited<'_, I::Answer> {
+        let mut opening = pin!(self.open(job, target, started));
+        let own = started + self.patience.attempt;
+        // An answer in one piece is no sooner there than all of it: who is late with it is not known.
+        let mut deadline = if job.cord.stream && attempts.may_go_on() { own.min(until) } else { until };
+        loop {
+            if let Ok(opened) = tokio::time::timeout_at(deadline.into(), &mut opening).await {
+                return Waited::Opened(opened);
+            }
+            if deadline >= until {
+                return Waited::TooLate(own <= until);
+            }
+            let tried = [attempts.tried(), vec![target.instance.id]].concat();
+            match self.places.another(&job.entry.route, &tried).await {
+                Ok(successor) => return Waited::Overtaken(successor),
+                // Nobody else takes the call: the longer this one may take.
+                Err(_) => deadline = (deadline + self.patience.attempt).min(until),
             }
         }
     }
@@ -121,7 +196,7 @@ impl<I: Instances> Calls<I> {
         Ok(sealing.await??)
     }
 
-    /// Counts a failure, strikes the instance out and tells control, as the verdict says.
+    /// Counts a failure, remembers what it showed of the instance and tells control, as the verdict says.
     pub(super) fn draw_conclusions(&self, job: &Job, place: &mut Place<'_>, verdict: &Verdict) {
         let reason = verdict.reason.as_str();
         place.showed(verdict.outcome);
@@ -134,15 +209,26 @@ impl<I: Instances> Calls<I> {
     }
 
     /// Gives the client an instance's own words about what is wrong with the request, or ours if they did not all come.
-    async fn relay_error(&self, job: &Job, status: StatusCode, said: Option<Said>, client: &mut impl Downstream) {
-        let Some(said) = said else {
-            return self.turn_away(&Refusal::RefusedByInstance(status), job.stamp, client).await;
+    async fn relay_error(
+        &self,
+        job: &Job,
+        status: StatusCode,
+        said: Option<Said>,
+        line: &mut Line<'_, impl Downstream>,
+    ) {
+        let said = match said {
+            Some(said) if !line.is_begun() => said,
+            said => {
+                let words = said.and_then(|said| said.message());
+                let refusal = words.map_or(Refusal::RefusedByInstance(status), Refusal::BadRequest);
+                return self.give_up(&refusal, job, line).await;
+            }
         };
         self.metrics.calls.count_answer(status, "none");
         let mut fields = job.stamp.fields();
         fields.push(content_type(&said.content_type));
         // A client that is gone needs no answer.
-        let _ = whole(client, status, fields, said.body).await;
+        let _ = whole(line.client, status, fields, said.body).await;
     }
 
     fn admission(&self, job: &Job, target: &Target, mean_connections: f64) -> Admission {
@@ -171,6 +257,7 @@ impl<I: Instances> Calls<I> {
             estimate: job.prepared.prompt_estimate,
             mean_connections,
             steps: job.prepared.steps,
+            reroll: job.prompt.is_some_and(|prompt| self.rerolls.is_known(prompt, Instant::now())),
         }
     }
 }

@@ -22,6 +22,15 @@ pub(super) struct Entry {
     _permit: Permit,
 }
 
+/// When the daily allowance is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Funds {
+    /// At once.
+    Now,
+    /// When it is known whether the call is made at all.
+    Later,
+}
+
 impl Entry {
     /// One of the chute's instances.
     pub(super) fn target(&self, instance: InstanceId) -> Option<Arc<Target>> {
@@ -40,6 +49,7 @@ impl<I: Instances> Calls<I> {
         route: Option<&Arc<ChuteRoute>>,
         unknown: Refusal,
         stamp: &mut Stamp,
+        funds: Funds,
     ) -> Result<Entry, Refusal> {
         let route = route.filter(|route| route.is_visible_to(caller.user.id)).ok_or(unknown)?;
         let chute = &route.chute;
@@ -51,7 +61,10 @@ impl<I: Instances> Calls<I> {
         }
         let permit = self.limits.take(&caller.user, chute).await?;
         stamp.standing = permit.standing();
-        let quota = self.quota.check(&caller.user, chute.id, self.clock.now()).await?;
+        let quota = match funds {
+            Funds::Now => self.quota.check(&caller.user, chute.id, self.clock.now()).await?,
+            Funds::Later => None,
+        };
         Ok(Entry { route: route.clone(), quota, _permit: permit })
     }
 }

@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use super::HEAVY;
 use super::relay::Relay;
 use super::upstream::{Answer, Instances};
+use crate::balance::Work;
 use crate::directory::Target;
 use crate::instance::request::Outgoing;
 use crate::instance::stream::Lines;
@@ -53,6 +54,16 @@ pub(super) struct Said {
     pub content_type: String,
     /// The body.
     pub body: Bytes,
+}
+
+impl<A> Opening<A> {
+    /// What the instance has done by now, for a prompt of so many tokens.
+    pub(super) fn work(&self, tokens: u64) -> Work {
+        match self {
+            Self::Stream { .. } => Work::Prefill { tokens },
+            Self::Whole { reply, .. } => Work::Whole { bytes: reply.body.len() as u64 },
+        }
+    }
 }
 
 /// Sends a request and reads the answer as far as it must be known before the client is told anything.
@@ -139,6 +150,15 @@ impl Unopened {
     fn event(error: &StreamError) -> Self {
         let said = Said { content_type: "application/json".into(), body: error.event.clone().into() };
         Self { failure: Failure::ErrorEvent { code: error.code }, said: Some(said) }
+    }
+}
+
+impl Said {
+    /// The sentence in it that says what is wrong, in the form of any engine.
+    pub(super) fn message(&self) -> Option<String> {
+        let json: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
+        let places = ["/error/message", "/message", "/detail"];
+        places.iter().find_map(|place| Some(json.pointer(place)?.as_str()?.to_owned()))
     }
 }
 

@@ -3,19 +3,23 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use protocol::ids::InstanceId;
+use protocol::ids::{ChuteId, InstanceId};
 
-use crate::balance::{Balance, Candidate, Outcome, Pick, Reservation};
-use crate::directory::ChuteRoute;
+use crate::balance::{Balance, Candidate, Outcome, Pick, Reservation, Rule, Work};
+use crate::directory::{ChuteRoute, Routes};
 use crate::instance::verdict::Shortage;
 use crate::lease::{Attempt, Instances, Loads, Slot};
+use crate::metrics::Metrics;
+use crate::retry::Budget;
 
-/// The places of this process.
+/// The places of this process, and how often a call may look for another one.
 pub struct Places {
     balance: Mutex<Balance>,
+    budget: Mutex<Budget>,
     slots: Arc<Instances>,
     loads: Arc<Loads>,
     since: Instant,
+    metrics: Arc<Metrics>,
 }
 
 /// A place on one instance.
@@ -23,6 +27,7 @@ pub struct Place<'a> {
     places: &'a Places,
     reservation: Option<Reservation>,
     outcome: Outcome,
+    chute: ChuteId,
     /// What it takes of the instance's concurrency, among all gateways; none while it is asked for.
     held: Option<(Slot, Attempt)>,
     /// Where it is.
@@ -32,31 +37,69 @@ pub struct Place<'a> {
 }
 
 impl Places {
-    /// An instance that fails is left alone for `strike`; `slots` are shared with other gateways, `loads` told to them.
+    /// Instances that fail are left alone by this rule; `floor` retries are always allowed; `slots` are shared with
+    /// other gateways, `loads` told to them.
     #[must_use]
-    pub fn new(strike: Duration, slots: Arc<Instances>, loads: Arc<Loads>) -> Self {
-        Self { balance: Mutex::new(Balance::new(strike)), slots, loads, since: Instant::now() }
+    pub fn new(rule: Rule, floor: u32, slots: Arc<Instances>, loads: Arc<Loads>, metrics: Arc<Metrics>) -> Self {
+        let (balance, budget) = (Mutex::new(Balance::new(rule)), Mutex::new(Budget::new(floor)));
+        Self { balance, budget, slots, loads, since: Instant::now(), metrics }
     }
 
-    /// Takes a place on an instance that was not tried yet, or says what is left.
+    /// Takes a place for the first attempt of a call, or says what is left.
     ///
     /// # Errors
     /// When there is none to take.
-    pub async fn take(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
+    pub async fn first(&self, route: &ChuteRoute) -> Result<Place<'_>, Shortage> {
+        self.budget().call(route.chute.id, self.now());
+        self.take(route, &[]).await
+    }
+
+    /// Takes a place for another attempt, on an instance that was not tried yet.
+    ///
+    /// # Errors
+    /// When there is none to take, or too many attempts were repeated of late.
+    pub async fn another(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
+        let place = self.take(route, tried).await?;
+        let granted = self.budget().retry(route.chute.id, self.now());
+        granted.map(|()| place).map_err(|spent| {
+            self.metrics.instances.retries_refused.with_label_values(&[spent.as_str()]).inc();
+            Shortage::Spent
+        })
+    }
+
+    /// Notes that an instance failed, where that showed only later.
+    pub fn failed(&self, instance: InstanceId) {
+        self.balance().failed(instance, self.now(), rand::random());
+    }
+
+    /// Forgets what is known of instances and chutes that are gone.
+    pub fn keep(&self, routes: &Routes) {
+        self.balance().keep(|instance| routes.has_instance(instance), |chute| routes.by_id(chute).is_some());
+        self.budget().keep_recent(self.now());
+    }
+
+    /// Shows in the metrics how instances stand.
+    pub fn publish(&self) {
+        let census = self.balance().census(self.now());
+        self.metrics.instances.publish(census);
+    }
+
+    async fn take(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
         let mut passed = tried.to_vec();
         loop {
             let picked = self.balance().pick(&self.candidates(route), &passed, self.now(), rand::random());
             let mut place = match picked {
                 Pick::Chosen { reservation, mean_connections } => Place {
                     places: self,
+                    chute: route.chute.id,
                     instance: reservation.instance(),
                     reservation: Some(reservation),
-                    outcome: Outcome::Open,
+                    outcome: Outcome::Unknown,
                     held: None,
                     mean_connections,
                 },
-                Pick::AllStruck | Pick::None if passed.len() == tried.len() => return Err(Shortage::None),
-                Pick::AllBusy | Pick::AllStruck | Pick::None => {
+                Pick::AllOpen | Pick::None if passed.len() == tried.len() => return Err(Shortage::None),
+                Pick::AllBusy | Pick::AllOpen | Pick::None => {
                     self.loads.limited(route.chute.id);
                     return Err(Shortage::Busy);
                 }
@@ -68,16 +111,6 @@ impl Places {
             // Other gateways have filled it.
             passed.push(place.instance);
         }
-    }
-
-    /// Strikes out an instance whose fault showed only later.
-    pub fn strike(&self, instance: InstanceId) {
-        self.balance().strike(instance, self.now());
-    }
-
-    /// Forgets what is known of instances that are gone.
-    pub fn keep(&self, is_there: impl Fn(InstanceId) -> bool) {
-        self.balance().keep(is_there);
     }
 
     /// The instances of a chute and how many calls each takes from this process.
@@ -94,18 +127,30 @@ impl Places {
         self.balance.lock().expect("nothing panics under this lock")
     }
 
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().expect("nothing panics under this lock")
+    }
+
     fn now(&self) -> Duration {
         self.since.elapsed()
     }
 }
 
 impl Place<'_> {
-    /// The instance has begun to answer.
-    pub fn answered(&mut self) {
+    /// The instance has begun to answer, after so much time.
+    pub fn answered(&mut self, work: Work, took: Duration) {
         self.outcome = Outcome::Works;
+        let (mut balance, now) = (self.places.balance(), self.places.now());
+        balance.measured(self.chute, self.instance, work, took, now);
         if let Some(reservation) = &self.reservation {
-            self.places.balance().answered(reservation);
+            balance.answered(reservation, now);
         }
+    }
+
+    /// The stream flows, a chunk in so much time.
+    pub fn flows(&self, per_chunk: Duration) {
+        let now = self.places.now();
+        self.places.balance().measured(self.chute, self.instance, Work::Chunk, per_chunk, now);
     }
 
     /// What the attempt showed of the instance in the end.
@@ -117,7 +162,7 @@ impl Place<'_> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if let Some(reservation) = self.reservation.take() {
-            self.places.balance().release(reservation, self.outcome, self.places.now());
+            self.places.balance().release(reservation, self.outcome, self.places.now(), rand::random());
         }
     }
 }

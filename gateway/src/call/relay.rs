@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 
-use super::downstream::Downstream;
+use super::downstream::{Downstream, Gone};
+use super::flow::Flow;
+use super::line::Line;
 use super::upstream::Answer;
 use crate::instance::stream::Lines;
 use crate::instance::verdict::Failure;
@@ -19,10 +21,9 @@ pub(super) struct Relay<A> {
     answer: A,
     lines: Lines,
     meter: Meter,
+    flow: Flow,
     started: Instant,
     ended: bool,
-    /// Whether what the client has ends where an event does.
-    between_events: bool,
     /// A failure behind pieces that the client still gets.
     failed: Option<Failure>,
 }
@@ -41,7 +42,7 @@ pub(super) enum Ended {
 impl<A: Answer> Relay<A> {
     /// A stream whose answer has begun; times count from `started`.
     pub(super) fn new(answer: A, lines: Lines, meter: Meter, started: Instant) -> Self {
-        Self { answer, lines, meter, started, ended: false, between_events: true, failed: None }
+        Self { answer, lines, meter, flow: Flow::default(), started, ended: false, failed: None }
     }
 
     /// What was counted so far.
@@ -54,12 +55,8 @@ impl<A: Answer> Relay<A> {
         self.ended
     }
 
-    /// Whether what the client has ends where an event does.
-    pub(super) fn is_between_events(&self) -> bool {
-        self.between_events
-    }
-
-    /// Waits for more of the stream; what of it the client gets, which may be nothing.
+    /// Waits for more of the stream; what of it the client gets, which may be nothing. May be dropped while pending and
+    /// called again.
     ///
     /// # Errors
     /// When the stream breaks off or cannot be read.
@@ -67,6 +64,7 @@ impl<A: Answer> Relay<A> {
         if let Some(failure) = self.failed.take() {
             return Err(failure);
         }
+        self.flow.waits(Instant::now());
         let mut opened = Vec::new();
         let mut size = 0;
         let mut piece = self.answer.piece().await;
@@ -93,6 +91,7 @@ impl<A: Answer> Relay<A> {
             }
         };
         let shown = self.count(&opened);
+        self.flow.came(self.meter.counters().chunks, Instant::now());
         match result {
             Err(failure) if shown.is_empty() => return Err(failure),
             Err(failure) => self.failed = Some(failure),
@@ -101,34 +100,31 @@ impl<A: Answer> Relay<A> {
         Ok(shown)
     }
 
-    /// Sends `first` and all that follows; `note` hears of each piece before the client does.
+    /// Sends `first` and all that follows; `note` hears of each piece before the client does, and of the time of a
+    /// chunk now and then.
     pub(super) async fn run(
         &mut self,
-        client: &mut impl Downstream,
+        line: &mut Line<'_, impl Downstream>,
         first: Bytes,
         idle: Duration,
-        note: &mut (impl FnMut(&Meter) + Send),
+        note: &mut (impl FnMut(&Meter, Option<Duration>) + Send),
     ) -> Ended {
         let mut shown = first;
         loop {
             if !shown.is_empty() {
-                note(&self.meter);
-                self.between_events = shown.ends_with(b"\n\n") || shown.ends_with(b"\r\n\r\n");
-                if client.write(shown).await.is_err() {
+                note(&self.meter, self.flow.pace());
+                if line.write(shown).await.is_err() {
                     return Ended::Gone;
                 }
             }
             if self.ended {
-                return if client.end().await.is_ok() { Ended::Whole } else { Ended::Gone };
+                return if line.client.end().await.is_ok() { Ended::Whole } else { Ended::Gone };
             }
-            shown = tokio::select! {
-                biased;
-                () = client.gone() => return Ended::Gone,
-                next = tokio::time::timeout(idle, self.next()) => match next {
-                    Ok(Ok(shown)) => shown,
-                    Ok(Err(failure)) => return Ended::Failed(failure),
-                    Err(_) => return Ended::Failed(Failure::Timeout),
-                },
+            shown = match line.wait(tokio::time::timeout(idle, self.next())).await {
+                Ok(Ok(Ok(shown))) => shown,
+                Ok(Ok(Err(failure))) => return Ended::Failed(failure),
+                Ok(Err(_)) => return Ended::Failed(Failure::Timeout),
+                Err(Gone) => return Ended::Gone,
             };
         }
     }

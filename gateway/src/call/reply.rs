@@ -1,20 +1,26 @@
 //! Gives the client what an instance answers, to its end, and records how that went.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use http::HeaderValue;
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
-use protocol::directory::{Cord, Template};
+use protocol::directory::Template;
 use protocol::envelope::Reply;
 use protocol::usage::Outcome;
+use tokio::task::spawn_blocking;
 
-use super::answer::{Fields, content_type, relayed, whole};
+use super::answer::{content_type, relayed, whole};
 use super::downstream::{Downstream, Head};
+use super::line::Line;
 use super::opening::Opening;
 use super::place::Place;
 use super::relay::{Ended, Relay};
 use super::running::Running;
 use super::upstream::Instances;
-use super::{Calls, Job};
+use super::{Calls, HEAVY, Job};
+use crate::body::{Form, openai_image};
 use crate::instance::verdict::{Attempts, Failure, Next, Verdict};
 use crate::refusal::Refusal;
 use crate::usage::meter::Meter;
@@ -23,19 +29,41 @@ use crate::usage::meter::Meter;
 const EVENTS: &str = "text/event-stream";
 
 impl<I: Instances> Calls<I> {
-    /// Answers with what an instance has begun to give.
+    /// The way to the client for the answer to a job; if that is an event stream, it is kept alive.
+    pub(super) fn line<'a, D: Downstream>(&self, job: &Job, client: &'a mut D) -> Line<'a, D> {
+        let kind = stream_type(job);
+        let mut fields = job.stamp.fields();
+        fields.push(content_type(kind));
+        fields.push((CACHE_CONTROL, HeaderValue::from_static("no-cache")));
+        let head = Head { status: StatusCode::OK, fields, length: None };
+        let pulse = self.patience.keepalive.filter(|_| job.cord.stream && kind == EVENTS);
+        Line::new(client, head, pulse)
+    }
+
+    /// Tells the client why no instance answered its call: in a stream that has begun as an event.
+    pub(super) async fn give_up(&self, refusal: &Refusal, job: &Job, line: &mut Line<'_, impl Downstream>) {
+        if !line.is_begun() {
+            return self.turn_away(refusal, job.stamp, line.client).await;
+        }
+        self.metrics.calls.count_answer(StatusCode::OK, refusal.code());
+        if line.break_off(refusal).await.is_err() {
+            line.client.cut().await;
+        }
+    }
+
+    /// Answers with what an instance has begun to give; how that ended.
     pub(super) async fn reply(
         &self,
         job: &Job,
         place: &mut Place<'_>,
         opening: Opening<I::Answer>,
         running: Running,
-        client: &mut impl Downstream,
-    ) {
+        line: &mut Line<'_, impl Downstream>,
+    ) -> Outcome {
         self.metrics.calls.count_first_chunk(job.entry.route.chute.template, running.started().elapsed());
         match opening {
-            Opening::Whole { reply, meter } => self.reply_whole(job, reply, &meter, running, client).await,
-            Opening::Stream { relay, first } => self.reply_stream(job, place, relay, first, running, client).await,
+            Opening::Whole { reply, meter } => self.reply_whole(job, reply, &meter, running, line.client).await,
+            Opening::Stream { relay, first } => self.reply_stream(job, place, relay, first, running, line).await,
         }
     }
 
@@ -46,18 +74,38 @@ impl<I: Instances> Calls<I> {
         meter: &Meter,
         mut running: Running,
         client: &mut impl Downstream,
-    ) {
+    ) -> Outcome {
         let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
         self.metrics.calls.count_answer(status, "none");
         let mut fields = job.stamp.fields();
-        fields.push(content_type(&reply.content_type));
-        fields.extend(relayed(reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))));
         running.delivers(meter);
-        let outcome = match whole(client, status, fields, reply.body).await {
+        let body = match job.form {
+            Form::OpenAiImage if status.is_success() => {
+                fields.push(content_type("application/json"));
+                self.openai_image(reply.body).await
+            }
+            Form::OpenAiImage | Form::Own => {
+                fields.push(content_type(&reply.content_type));
+                fields.extend(relayed(reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))));
+                reply.body
+            }
+        };
+        let outcome = match whole(client, status, fields, body).await {
             Ok(()) => Outcome::Finished,
             Err(_) => Outcome::Aborted,
         };
         running.finish(outcome, None);
+        outcome
+    }
+
+    /// An image as OpenAI's clients read it; a large one is written off the threads that relay streams.
+    async fn openai_image(&self, image: Bytes) -> Bytes {
+        let created = self.clock.now().timestamp();
+        if image.len() < HEAVY {
+            return openai_image::answer(&image, created);
+        }
+        let writing = spawn_blocking(move || openai_image::answer(&image, created));
+        writing.await.expect("base64 of an image does not panic")
     }
 
     async fn reply_stream(
@@ -65,30 +113,35 @@ impl<I: Instances> Calls<I> {
         job: &Job,
         place: &mut Place<'_>,
         mut relay: Relay<I::Answer>,
-        first: bytes::Bytes,
+        first: Bytes,
         mut running: Running,
-        client: &mut impl Downstream,
-    ) {
+        line: &mut Line<'_, impl Downstream>,
+    ) -> Outcome {
         self.metrics.calls.count_answer(StatusCode::OK, "none");
-        let kind = stream_type(&job.cord, job.entry.route.chute.template);
-        let head = Head { status: StatusCode::OK, fields: stream_fields(job, kind), length: None };
-        if client.begin(head).await.is_err() {
+        if line.begin().await.is_err() {
             running.finish(Outcome::Aborted, None);
-            return;
+            return Outcome::Aborted;
         }
-        let ended = relay.run(client, first, self.patience.idle, &mut |meter| running.delivers(meter)).await;
+        let mut note = |meter: &Meter, pace: Option<Duration>| {
+            running.delivers(meter);
+            if let Some(pace) = pace {
+                place.flows(pace);
+            }
+        };
+        let ended = relay.run(line, first, self.patience.idle, &mut note).await;
         let failure = match ended {
             Ended::Gone => {
                 // The connection to the instance closes here, before anything else is done.
                 drop(relay);
                 running.finish(Outcome::Aborted, None);
-                return;
+                return Outcome::Aborted;
             }
             Ended::Whole => match relay.meter().error() {
                 Some(error) => Failure::ErrorEvent { code: error.code },
                 None => {
                     running.finish(Outcome::Finished, None);
-                    return relay.keep().await;
+                    relay.keep().await;
+                    return Outcome::Finished;
                 }
             },
             Ended::Failed(failure) => failure,
@@ -97,38 +150,27 @@ impl<I: Instances> Calls<I> {
         running.finish(Outcome::Failed, Some(verdict.reason.as_str()));
         self.draw_conclusions(job, place, &verdict);
         if !relay.is_ended() {
-            break_off(client, kind, relay.is_between_events(), &verdict).await;
+            break_off(line, stream_type(job), verdict).await;
         }
+        Outcome::Failed
     }
 }
 
 /// Tells the client that the rest will not come: in the stream's own words where it has words, else by a cut.
-async fn break_off(client: &mut impl Downstream, kind: &str, between_events: bool, verdict: &Verdict) {
-    let refusal = match &verdict.next {
-        Next::GiveUp(refusal) => refusal.clone(),
+async fn break_off(line: &mut Line<'_, impl Downstream>, kind: &str, verdict: Verdict) {
+    let refusal = match verdict.next {
+        Next::GiveUp(refusal) => refusal,
         Next::Another | Next::Relay(_) => Refusal::BadAnswer,
     };
-    if kind != EVENTS {
-        return client.cut().await;
-    }
-    let separator = if between_events { "" } else { "\n\n" };
-    let event = format!("{separator}{}", refusal.body().to_stream_event());
-    if client.write(event.into()).await.is_err() || client.end().await.is_err() {
-        client.cut().await;
+    if kind != EVENTS || line.break_off(&refusal).await.is_err() {
+        line.client.cut().await;
     }
 }
 
 /// What a stream of a cord is: instances do not say it.
-fn stream_type(cord: &Cord, template: Option<Template>) -> &str {
-    match (template, cord.content_type.as_deref()) {
+fn stream_type(job: &Job) -> &str {
+    match (job.entry.route.chute.template, job.cord.content_type.as_deref()) {
         (Some(Template::Vllm), _) | (_, None) => EVENTS,
         (_, Some(kind)) => kind,
     }
-}
-
-fn stream_fields(job: &Job, kind: &str) -> Fields {
-    let mut fields = job.stamp.fields();
-    fields.push(content_type(kind));
-    fields.push((CACHE_CONTROL, HeaderValue::from_static("no-cache")));
-    fields
 }

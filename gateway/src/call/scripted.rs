@@ -18,6 +18,8 @@ pub(super) struct ScriptedClient {
     pub(super) pace: Duration,
     pub(super) waits: bool,
     pub(super) leaves: bool,
+    /// Takes nothing of an answer.
+    pub(super) refuses: bool,
     pub(super) written: Vec<Bytes>,
     pub(super) ended: bool,
     pub(super) closes: bool,
@@ -55,6 +57,9 @@ impl Downstream for ScriptedClient {
     }
 
     async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
+        if self.refuses {
+            return Err(Gone);
+        }
         self.written.push(piece);
         Ok(())
     }
@@ -77,6 +82,8 @@ impl Downstream for ScriptedClient {
 pub(super) struct ScriptedAnswer {
     pub(super) pieces: VecDeque<Step>,
     pub(super) fields: HeaderMap,
+    /// Until when nothing is there.
+    pub(super) until: Option<tokio::time::Instant>,
 }
 
 /// What an answer does next.
@@ -85,6 +92,8 @@ pub(super) enum Step {
     Piece(String),
     /// Nothing is there until it is asked for once more.
     Pause,
+    /// Nothing is there for some time.
+    Wait(Duration),
     /// Nothing comes any more.
     Silence,
     /// The answer breaks.
@@ -105,13 +114,21 @@ impl Answer for ScriptedAnswer {
             self.pieces.pop_front();
             tokio::task::yield_now().await;
         }
+        if let Some(Step::Wait(time)) = self.pieces.front() {
+            self.until = Some(tokio::time::Instant::now() + *time);
+            self.pieces.pop_front();
+        }
+        if let Some(until) = self.until {
+            tokio::time::sleep_until(until).await;
+            self.until = None;
+        }
         if matches!(self.pieces.front(), Some(Step::Silence)) {
             std::future::pending::<()>().await;
         }
         match self.pieces.pop_front() {
             Some(Step::Piece(piece)) => Ok(Some(piece.into())),
             Some(Step::Fail(failure)) => Err(failure),
-            Some(Step::Pause | Step::Silence) => std::future::pending().await,
+            Some(Step::Pause | Step::Wait(_) | Step::Silence) => std::future::pending().await,
             None => Ok(None),
         }
     }

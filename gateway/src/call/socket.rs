@@ -12,9 +12,9 @@ pub(super) fn is_left(socket: &SocketDigest) -> bool {
     socket.tcp_info().is_some_and(|info| info.tcpi_state != ESTABLISHED)
 }
 
-/// How many segments with content have come in, none if the kernel does not say.
+/// How many bytes the other side's system has confirmed, none if ours does not say.
 ///
 /// The socket must still be open.
-pub(super) fn segments_received(socket: &SocketDigest) -> Option<u32> {
-    socket.tcp_info().map(|info| info.tcpi_data_segs_in)
+pub(super) fn bytes_confirmed(socket: &SocketDigest) -> Option<u64> {
+    socket.tcp_info().map(|info| info.tcpi_bytes_acked)
 }

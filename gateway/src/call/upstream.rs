@@ -1,33 +1,32 @@
 //! The instances' side of a call, as the attempt loop sees it.
 
+mod pool;
+
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use pingora::connectors::TransportConnector;
 use pingora::connectors::l4::BindTo;
-use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::protocols::Stream;
 use pingora::protocols::http::v1::client::HttpSession;
-use pingora::upstreams::peer::{HttpPeer, Peer};
+use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use protocol::directory::Instance;
+use protocol::ids::InstanceId;
 use tracing::debug;
 
+pub use self::pool::{Bounds, Pool};
 use super::socket;
 use crate::instance::request::Outgoing;
 use crate::instance::verdict::Failure;
+use crate::metrics::Over;
 
-/// How long a connection waits for its next call: less than the 5 s after which an SDK's server closes it.
-const KEEP: Duration = Duration::from_secs(4);
-/// How soon after sending begins a kept connection breaks that had been closed before: a round trip, and some more.
-const STALE: Duration = Duration::from_secs(1);
 /// How long an instance may take no byte of a request.
 const STALL: Duration = Duration::from_secs(30);
-/// Connections kept for next calls, over all instances.
-const KEPT: usize = 4096;
 
 /// Where instances can be reached.
 pub trait Instances: Send + Sync {
@@ -56,44 +55,54 @@ pub trait Answer: Send {
 
 /// Connections to instances over plain HTTP/1.1.
 pub struct Network {
-    transport: Arc<TransportConnector>,
+    transport: TransportConnector,
     source: Option<IpAddr>,
     connect: Duration,
+    pool: Arc<Pool>,
 }
 
 /// An answer on such a connection.
 pub struct NetworkAnswer {
     session: HttpSession,
     status: StatusCode,
-    peer: HttpPeer,
-    transport: Arc<TransportConnector>,
+    place: Place,
+    pool: Arc<Pool>,
+}
+
+/// Where an instance is.
+#[derive(Clone, Copy)]
+struct Place {
+    instance: InstanceId,
+    address: SocketAddr,
 }
 
 /// An exchange without an answer.
 struct Broken {
     error: Box<Error>,
-    /// Whether it looks like a connection that the instance had closed before it was used again.
-    stale: bool,
+    /// Whether the instance's system confirmed no byte of the request: then the instance cannot have seen it whole.
+    unseen: bool,
 }
 
 impl Network {
-    /// Connections that leave from `source`, made within `connect`.
+    /// Connections that leave from `source`, made within `connect`, and wait for their next call in `pool`.
     #[must_use]
-    pub fn new(source: Option<IpAddr>, connect: Duration) -> Self {
-        let transport = Arc::new(TransportConnector::new(Some(ConnectorOptions::new(KEPT))));
-        Self { transport, source, connect }
+    pub fn new(source: Option<IpAddr>, connect: Duration, pool: Arc<Pool>) -> Self {
+        Self { transport: TransportConnector::new(None), source, connect, pool }
     }
 
-    async fn peer(&self, instance: &Instance) -> Result<HttpPeer, Failure> {
+    async fn place(&self, instance: &Instance) -> Result<Place, Failure> {
         let address = self.within(resolve(&instance.host, instance.port)).await?;
+        Ok(Place { instance: instance.id, address })
+    }
+
+    fn peer(&self, address: SocketAddr) -> HttpPeer {
         let mut peer = HttpPeer::new(address, false, String::new());
-        peer.group_key = instance.id.0.as_u64_pair().1;
         if let Some(source) = self.source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
             let mut bind = BindTo::default();
             bind.addr = Some(SocketAddr::new(source, 0));
             peer.options.bind_to = Some(bind);
         }
-        Ok(peer)
+        peer
     }
 
     async fn connect(&self, peer: &HttpPeer) -> Result<Stream, Failure> {
@@ -110,16 +119,15 @@ impl Network {
         tokio::time::timeout(self.connect, step).await.unwrap_or(Err(Failure::Connect))
     }
 
-    async fn exchange(&self, stream: Stream, peer: &HttpPeer, request: &Outgoing) -> Result<NetworkAnswer, Broken> {
-        let mut session = HttpSession::new_with_options(stream, peer);
+    async fn exchange(&self, stream: Stream, place: Place, request: &Outgoing) -> Result<NetworkAnswer, Broken> {
+        let mut session = HttpSession::new_with_options(stream, &self.peer(place.address));
         session.write_timeout = Some(STALL);
-        let (begun, before) = (Instant::now(), segments_received(&session));
+        let before = bytes_confirmed(&session);
         match converse(&mut session, request).await {
-            Ok(status) => Ok(NetworkAnswer { session, status, peer: peer.clone(), transport: self.transport.clone() }),
+            Ok(status) => Ok(NetworkAnswer { session, status, place, pool: self.pool.clone() }),
             Err(error) => {
-                let untouched = before.is_some() && segments_received(&session) == before;
-                let stale = was_closed(&error) && untouched && begun.elapsed() < STALE;
-                Err(Broken { error, stale })
+                let unseen = before.is_some() && bytes_confirmed(&session) == before;
+                Err(Broken { error, unseen })
             }
         }
     }
@@ -129,16 +137,24 @@ impl Instances for Network {
     type Answer = NetworkAnswer;
 
     async fn send(&self, instance: &Instance, request: &Outgoing) -> Result<NetworkAnswer, Failure> {
-        let peer = self.peer(instance).await?;
-        if let Some(kept) = self.transport.reused_stream(&peer).await {
-            match self.exchange(kept, &peer, request).await {
+        let place = self.place(instance).await?;
+        let mut over = Over::Opened;
+        if let Some(kept) = self.pool.take(place.instance, place.address) {
+            match self.exchange(kept, place, request).await {
                 // That says nothing about the instance; one that breaks otherwise may have been at work, and failed.
-                Err(Broken { error, stale: true }) => debug!(%error, "a kept connection was closed"),
-                other => return other.map_err(|broken| failure(&broken.error)),
+                Err(Broken { error, unseen: true }) if was_closed(&error) => {
+                    debug!(%error, "a kept connection was closed");
+                    over = Over::Reopened;
+                }
+                other => {
+                    self.pool.count(Over::Kept);
+                    return other.map_err(|broken| failure(&broken.error));
+                }
             }
         }
-        let fresh = self.connect(&peer).await?;
-        self.exchange(fresh, &peer, request).await.map_err(|broken| failure(&broken.error))
+        let fresh = self.connect(&self.peer(place.address)).await?;
+        self.pool.count(over);
+        self.exchange(fresh, place, request).await.map_err(|broken| failure(&broken.error))
     }
 }
 
@@ -158,7 +174,7 @@ impl Answer for NetworkAnswer {
     async fn keep(mut self) {
         self.session.respect_keepalive();
         if let Some(stream) = self.session.reuse().await {
-            self.transport.release_stream(stream, self.peer.reuse_hash(), Some(KEEP));
+            self.pool.put(self.place.instance, self.place.address, stream);
         }
     }
 }
@@ -193,9 +209,9 @@ async fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
     found.next().ok_or(Failure::Connect)
 }
 
-/// How much has come in on a connection.
-fn segments_received(session: &HttpSession) -> Option<u32> {
-    session.digest().socket_digest.as_deref().and_then(socket::segments_received)
+/// How much of what was sent on a connection has arrived.
+fn bytes_confirmed(session: &HttpSession) -> Option<u64> {
+    session.digest().socket_digest.as_deref().and_then(socket::bytes_confirmed)
 }
 
 /// Whether the other side closed the connection.
@@ -211,3 +227,6 @@ fn failure(error: &Error) -> Failure {
         _ => Failure::Closed,
     }
 }
+
+#[cfg(test)]
+mod tests;

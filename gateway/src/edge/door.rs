@@ -75,9 +75,8 @@ pub fn head_is_read(session: &ServerSession, largest: Largest) -> Result<(), Ref
     }
     // Heads that came behind the body before them were not watched.
     let bytes = if session.is_http2() { 0 } else { session.to_h1_raw().len() };
-    let Largest { bytes: most_bytes, fields: most_fields } = largest;
-    if bytes > most_bytes || session.req_header().headers.len() > most_fields {
-        return Err(Refusal::HeadTooLarge { bytes: most_bytes, fields: most_fields });
+    if bytes > largest.bytes || session.req_header().headers.len() > largest.fields {
+        return Err(Refusal::HeadTooLarge(largest));
     }
     Ok(())
 }

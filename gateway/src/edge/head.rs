@@ -1,7 +1,7 @@
 //! Reads along the head of an HTTP/1.1 request, to stop it before it is parsed when it grows too large.
 
 /// The largest head that is taken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Largest {
     /// Bytes in all.
     pub bytes: usize,

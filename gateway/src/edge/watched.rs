@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,17 +16,18 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use super::frames::Frames;
 use super::head::{Head, Largest};
+use super::last_words::LastWords;
 use crate::metrics::{Metrics, Refused};
 use crate::refusal::Refusal;
 
-/// How long a client that is told off may go on sending before the connection is closed over it.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What is wrong with a head that the framework does not read.
+const UNREADABLE: &str = "the request is malformed, or its method is CONNECT";
 
 /// What a connection is held to.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +53,7 @@ pub(super) struct Watched {
     protocol: Protocol,
     /// Armed while a head is arriving.
     late: Option<Pin<Box<Sleep>>>,
-    verdict: Option<Refusal>,
+    last_words: Option<LastWords>,
 }
 
 enum Protocol {
@@ -101,7 +102,7 @@ impl Watched {
             _ => Protocol::Http1 { at: progress.current(), progress, head: Head::default() },
         };
         let late = Some(Box::pin(tokio::time::sleep(terms.head_within)));
-        Self { inner, terms, metrics, digest, protocol, late, verdict: None }
+        Self { inner, terms, metrics, digest, protocol, late, last_words: None }
     }
 
     /// Starts over where the proxy has come to another request.
@@ -128,11 +129,10 @@ impl Watched {
             Protocol::Http1 { at, .. } if is_past_head(*at) => Ok(()),
             Protocol::Http1 { head, .. } => {
                 if head.read(bytes, self.terms.largest) {
-                    return Ok(());
+                    Ok(())
+                } else {
+                    Err(Refused::LargeHead)
                 }
-                let Largest { bytes, fields } = self.terms.largest;
-                self.verdict = Some(Refusal::HeadTooLarge { bytes, fields });
-                Err(Refused::LargeHead)
             }
             Protocol::Http2 { frames, leave } => {
                 frames.read(bytes);
@@ -145,9 +145,30 @@ impl Watched {
         }
     }
 
+    /// Ends the connection, with a word of why where there is a way to say it.
+    fn refuse(&mut self, reason: Refused, refusal: &Refusal) {
+        self.metrics.edge.refused(reason).inc();
+        if let Protocol::Http1 { head, .. } = &self.protocol
+            && head.has_begun()
+        {
+            self.last_words = Some(LastWords::new(refusal));
+        }
+    }
+
     /// Whether the head that is arriving has taken too long.
     fn is_late(&mut self, context: &mut Context<'_>) -> bool {
         self.late.as_mut().is_some_and(|late| late.as_mut().poll(context).is_ready())
+    }
+
+    /// Whether what is written now is the framework's own answer to a head that it does not read. It has no body; ours
+    /// goes out in its place when the connection is shut down.
+    fn is_replaced(&mut self) -> bool {
+        self.begin();
+        if self.is_in_head() && matches!(self.protocol, Protocol::Http1 { .. }) {
+            let words = || LastWords::new(&Refusal::BadRequest(UNREADABLE.into()));
+            self.last_words.get_or_insert_with(words);
+        }
+        self.last_words.is_some()
     }
 
     fn set_timer(&mut self) {
@@ -166,36 +187,37 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if let Some(last_words) = &mut this.last_words {
+            ready!(last_words.poll(&mut this.inner, context));
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         this.begin();
-        if this.verdict.is_some() {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
         let before = buffer.filled().len();
-        if let Poll::Pending = Pin::new(&mut this.inner).poll_read(context, buffer)? {
-            if this.is_in_head() && this.is_late(context) {
-                this.metrics.edge.refused(Refused::SlowHead).inc();
-                this.verdict = Some(Refusal::HeadTimeout);
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            return Poll::Pending;
+        let (reason, refusal) = match Pin::new(&mut this.inner).poll_read(context, buffer)? {
+            Poll::Pending if this.is_in_head() && this.is_late(context) => (Refused::SlowHead, Refusal::HeadTimeout),
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(()) => match this.look(&buffer.filled()[before..]) {
+                Ok(()) => {
+                    this.set_timer();
+                    return Poll::Ready(Ok(()));
+                }
+                Err(reason) => (reason, Refusal::HeadTooLarge(this.terms.largest)),
+            },
+        };
+        buffer.set_filled(before);
+        this.refuse(reason, &refusal);
+        if let Some(last_words) = &mut this.last_words {
+            ready!(last_words.poll(&mut this.inner, context));
         }
-        if buffer.filled().len() == before {
-            return Poll::Ready(Ok(()));
-        }
-        let is_first = matches!(&this.protocol, Protocol::Http1 { head, .. } if !head.has_begun());
-        if let Err(reason) = this.look(&buffer.filled()[before..]) {
-            this.metrics.edge.refused(reason).inc();
-            // The proxy takes an error on the first byte of a request for a client that left, and is given one byte.
-            buffer.set_filled(before + usize::from(is_first));
-            return Poll::Ready(if is_first { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) });
-        }
-        this.set_timer();
-        Poll::Ready(Ok(()))
+        Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
     }
 }
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_replaced() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         Pin::new(&mut self.inner).poll_write(context, bytes)
     }
 
@@ -212,6 +234,9 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_replaced() {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
         Pin::new(&mut self.inner).poll_write_vectored(context, slices)
     }
 
@@ -223,11 +248,6 @@ impl AsyncWrite for Watched {
 #[async_trait]
 impl Shutdown for Watched {
     async fn shutdown(&mut self) {
-        let verdict = self.verdict.as_ref().filter(|_| matches!(self.protocol, Protocol::Http1 { .. }));
-        if let Some(refusal) = verdict {
-            // A client that is gone needs no answer.
-            let _ = tokio::time::timeout(LAST_WORDS, tell(&mut self.inner, refusal)).await;
-        }
         Shutdown::shutdown(&mut *self.inner).await;
     }
 }
@@ -297,21 +317,4 @@ impl Peek for Watched {
 
 fn is_past_head(progress: u32) -> bool {
     progress & 1 == 1
-}
-
-/// Answers in place of the proxy, which has not understood the request, and reads on a little: a connection that is
-/// closed with unread bytes is reset, which can destroy the answer on its way.
-async fn tell(stream: &mut Stream, refusal: &Refusal) -> io::Result<()> {
-    let (status, body) = (refusal.status(), refusal.body().to_json());
-    let head = format!(
-        "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or_default(),
-        body.len()
-    );
-    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await?;
-    stream.flush().await?;
-    let mut ignored = [0; 4096];
-    while stream.read(&mut ignored).await? > 0 {}
-    Ok(())
 }

@@ -78,3 +78,13 @@ fn a_service_gets_each_run_of_slashes_as_one() {
     assert_eq!(request.uri.to_string(), "/invocations/exports?limit=1//2");
     assert_eq!(request.raw_path(), b"/invocations/exports?limit=1//2");
 }
+
+#[test]
+fn a_socket_that_lives_on_may_be_silent_and_nothing_else() {
+    let timeout = |lives_on| {
+        let client = Client { address: None, tls: false };
+        let address = (address("192.0.2.7"), 80).into();
+        Forwarded { service: Service::Ws, address, client, lives_on }.peer().options.read_timeout
+    };
+    assert_eq!((timeout(false), timeout(true)), (Some(SILENCE), None));
+}

@@ -16,8 +16,10 @@ const MOST_EMPTY: usize = 2;
 pub enum Failure {
     /// No connection.
     Connect,
-    /// No answer, or none in time.
+    /// No answer, or none in the time that an instance has.
     Timeout,
+    /// No answer when the time of the call itself was over.
+    Patience,
     /// The connection broke before the answer was complete.
     Closed,
     /// A status that is no success, with the `detail` of the body where that is a text.
@@ -121,8 +123,10 @@ pub struct Attempts {
 pub enum Shortage {
     /// Those not tried yet are at their concurrency.
     Busy,
-    /// All were tried or are struck out, or there are none.
+    /// All were tried or fail, or there are none.
     None,
+    /// No further attempt may be made, so as not to make an outage worse.
+    Spent,
 }
 
 impl Reason {
@@ -166,7 +170,7 @@ impl Reason {
     fn of(failure: &Failure) -> Self {
         match failure {
             Failure::Connect => Self::ConnectFailed,
-            Failure::Timeout => Self::Timeout,
+            Failure::Timeout | Failure::Patience => Self::Timeout,
             Failure::Closed => Self::ConnectionClosed,
             Failure::EmptyStream => Self::EmptyStream,
             Failure::Garbled => Self::GarbledAnswer,
@@ -207,11 +211,12 @@ impl Reason {
         }
     }
 
-    /// What it shows of the instance: one that refuses in time works, one that fails is struck out.
+    /// What it shows of the instance: one that refuses in time works.
     fn outcome(self) -> Outcome {
         match self {
-            Self::RateLimit | Self::BadRequest => Outcome::Works,
-            Self::EmptyStream | Self::EdgeError => Outcome::Open,
+            Self::RateLimit => Outcome::Full,
+            Self::BadRequest => Outcome::Works,
+            Self::EmptyStream | Self::EdgeError => Outcome::Unknown,
             Self::KeyExchangeRequired
             | Self::Unauthorized
             | Self::DecryptionFailed
@@ -250,8 +255,11 @@ impl Reason {
 }
 
 impl Verdict {
-    fn new(reason: Reason, next: Next) -> Self {
-        Self { reason, blame: reason.blame(), outcome: reason.outcome(), report: reason.is_reported(), next }
+    fn new(failure: &Failure, next: Next) -> Self {
+        let reason = Reason::of(failure);
+        // An instance that did not have its own time has shown nothing.
+        let outcome = if *failure == Failure::Patience { Outcome::Unknown } else { reason.outcome() };
+        Self { reason, blame: reason.blame(), outcome, report: reason.is_reported(), next }
     }
 }
 
@@ -262,6 +270,12 @@ impl Attempts {
         self.failed.iter().map(|(instance, _)| *instance).collect()
     }
 
+    /// Whether another attempt may follow the one under way.
+    #[must_use]
+    pub fn may_go_on(&self) -> bool {
+        self.failed.len() + 1 < MOST_ATTEMPTS
+    }
+
     /// Judges an attempt that failed before anything went to the client.
     pub fn failed(&mut self, instance: InstanceId, failure: &Failure) -> Verdict {
         let reason = Reason::of(failure);
@@ -270,17 +284,17 @@ impl Attempts {
             Failure::Status { code, .. } | Failure::ErrorEvent { code: Some(code) } if reason == Reason::BadRequest => {
                 Next::Relay(StatusCode::from_u16(*code).unwrap_or(StatusCode::BAD_REQUEST))
             }
+            Failure::Patience => Next::GiveUp(Refusal::UpstreamTimeout),
             _ if self.failed.len() < MOST_ATTEMPTS && self.empty() < MOST_EMPTY => Next::Another,
             _ => Next::GiveUp(self.last_word()),
         };
-        Verdict::new(reason, next)
+        Verdict::new(failure, next)
     }
 
     /// Judges an attempt that failed after the client had its first byte: nothing is tried again.
     #[must_use]
     pub fn interrupted(failure: &Failure) -> Verdict {
-        let reason = Reason::of(failure);
-        Verdict::new(reason, Next::GiveUp(reason.refusal()))
+        Verdict::new(failure, Next::GiveUp(Reason::of(failure).refusal()))
     }
 
     /// The instances whose stream was empty: when another one answers the same request, the fault was theirs.
@@ -294,7 +308,7 @@ impl Attempts {
         match shortage {
             Shortage::Busy => Refusal::AtCapacity,
             Shortage::None if self.failed.is_empty() => Refusal::NoInstance(chute),
-            Shortage::None => self.last_word(),
+            Shortage::None | Shortage::Spent => self.last_word(),
         }
     }
 

@@ -17,6 +17,8 @@ pub struct Calls {
     pub attempts: IntCounterVec,
     /// Failed attempts by reason.
     pub failures: IntCounterVec,
+    /// Calls with an idempotency key by what became of them (made, replayed, refused, forgotten).
+    pub idempotent: IntCounterVec,
     /// Calls in flight.
     pub in_flight: IntGauge,
     /// Seconds to the first chunk by template.
@@ -38,6 +40,11 @@ impl Calls {
             answers: register.counters("chutes_gateway_answers_total", "answers of call hosts", &["status", "code"])?,
             attempts: register.counters("chutes_gateway_attempts_total", "attempts by outcome", &["outcome"])?,
             failures: register.counters("chutes_gateway_failures_total", "failed attempts by reason", &["reason"])?,
+            idempotent: register.counters(
+                "chutes_gateway_idempotent_total",
+                "calls with an idempotency key by what became of them",
+                &["result"],
+            )?,
             in_flight: register.gauge("chutes_gateway_calls_in_flight", "calls in flight")?,
             first_chunk: register.histograms(
                 "chutes_gateway_first_chunk_seconds",

@@ -61,6 +61,28 @@ async fn a_usage_chunk_is_asked_for_counted_and_hidden() {
 }
 
 #[tokio::test]
+async fn a_prompt_that_was_answered_before_is_marked_unless_the_gateway_is_told_not_to() {
+    for (settings, marks) in [
+        (vec![], [false, false, true, false]),
+        (vec!["--rerolls=0".into()], [false; 4]),
+        (vec!["--reroll=0".into()], [false; 4]),
+    ] {
+        let scripted = Scripted::start([Act::Error(422, "no"), Act::Json("{}".into())]).await;
+        let platform = Platform::start(&[&scripted], Wishes { settings, ..Wishes::default() }).await;
+        let asked_otherwise = chat(false).replace("hello", "hullo");
+        let colder = chat(false).replace("\"stream\"", "\"temperature\":0,\"stream\"");
+        // On one connection the next call is read when the one before is over for good.
+        let mut raw = Raw::connect(&platform).await;
+        for body in [&chat(false), &chat(false), &colder, &asked_otherwise] {
+            raw.send(&request(&platform, "POST", "llm-chute", CHAT, body)).await;
+            raw.answer().await;
+        }
+        let records = platform.records(4).await;
+        assert_eq!(records.iter().map(|record| record.admission.reroll).collect::<Vec<_>>(), marks);
+    }
+}
+
+#[tokio::test]
 async fn an_answer_in_one_piece_is_opened_and_recorded() {
     let json = r#"{"choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
     let scripted = Scripted::start([Act::Json(json.into())]).await;
@@ -227,20 +249,37 @@ async fn an_instance_that_stays_silent_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_breaks_at_once_counts_as_no_attempt() {
-    let scripted = Scripted::start([Act::Json("{}".into()), Act::Close, Act::Json("{}".into())]).await;
+async fn streams_errors_and_whole_answers_give_their_connection_back() {
+    let script = [Act::Stream(answer()), Act::Error(400, r#"{"detail":"no"}"#), Act::Json("{}".into())];
+    let scripted = Scripted::start(script).await;
     let platform = Platform::start(&[&scripted], Wishes::default()).await;
-    for _ in 0..2 {
-        let got = ask(&platform, "POST", "llm-chute", CHAT, &chat(false)).await;
-        assert_eq!(got.status, 200);
+    for (stream, status) in [(true, 200), (false, 400), (false, 200), (false, 200)] {
+        assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(stream)).await.status, status);
     }
-    assert_eq!(scripted.asked(), 3);
-    assert_eq!(platform.records(2).await.len(), 2);
+    assert_eq!((scripted.asked(), scripted.connections()), (4, 1));
+    let metrics = platform.metrics().await;
+    for line in [r#"requests_total{connection="opened"} 1"#, r#"requests_total{connection="kept"} 3"#] {
+        assert!(metrics.contains(&format!("chutes_gateway_instance_{line}\n")), "{line}: {metrics}");
+    }
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_breaks_later_or_within_an_answer_is_a_failure_like_any_other() {
-    for (said, after) in [("", Duration::from_millis(1200)), ("HTTP/1.1 200 O", Duration::ZERO)] {
+async fn how_long_and_how_many_connections_are_kept_is_set() {
+    for setting in [["--instance-keep", "0"], ["--instance-kept-each", "0"], ["--instance-kept", "0"]] {
+        let scripted = Scripted::start([Act::Json("{}".into())]).await;
+        let wishes = Wishes { settings: setting.map(str::to_owned).into(), ..Wishes::default() };
+        let platform = Platform::start(&[&scripted], wishes).await;
+        for _ in 0..3 {
+            assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(false)).await.status, 200);
+        }
+        assert_eq!((scripted.asked(), scripted.connections()), (3, 3), "{setting:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_breaks_under_a_request_is_a_failure_like_any_other() {
+    let breaks = [("", Duration::ZERO), ("", Duration::from_millis(300)), ("HTTP/1.1 200 O", Duration::ZERO)];
+    for (said, after) in breaks {
         let breaking = Scripted::start([Act::Json("{}".into()), Act::Break(said, after), Act::Json("{}".into())]).await;
         let steady = Scripted::start([Act::Json("{}".into())]).await;
         let platform = Platform::start(&[&breaking, &steady], Wishes::default()).await;
@@ -288,4 +327,14 @@ async fn a_stopping_gateway_finishes_its_streams_and_ships_their_records() {
     assert!(platform.ended().await);
     let record = platform.records(1).await.remove(0);
     assert_eq!((record.outcome, record.facts.tokens), (Outcome::Finished, 2));
+}
+
+#[tokio::test]
+async fn calls_to_instances_leave_from_the_address_that_is_set() {
+    for (settings, source) in [(vec![], "127.0.0.1"), (vec!["--source=127.0.0.2".to_owned()], "127.0.0.2")] {
+        let scripted = Scripted::start([Act::Json("1".into())]).await;
+        let platform = Platform::start(&[&scripted], Wishes { settings, ..Wishes::default() }).await;
+        assert_eq!(ask(&platform, "POST", "own-chute", "/run", "{}").await.status, 200);
+        assert_eq!(*scripted.peers.lock().unwrap(), [source.parse::<std::net::IpAddr>().unwrap()]);
+    }
 }

@@ -46,8 +46,32 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connects to the gateway.
     pub(crate) async fn connect(platform: &Platform) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", platform.http)).await.unwrap();
+        Self::at(platform.http).await
+    }
+
+    /// Connects to a gateway at this port.
+    pub(crate) async fn at(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         Self { stream, buffer: Vec::new() }
+    }
+
+    /// Connects from another address of the loopback.
+    pub(crate) async fn connect_from(platform: &Platform, address: &str) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+        let stream = socket.connect(([127, 0, 0, 1], platform.http).into()).await.unwrap();
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// Sends these bytes, or finds that the gateway does not listen any more.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
+    }
+
+    /// Whether something of an answer has come.
+    pub(crate) fn has_answer(&mut self) -> bool {
+        let _ = self.stream.try_read_buf(&mut self.buffer);
+        !self.buffer.is_empty()
     }
 
     /// Sends these bytes.

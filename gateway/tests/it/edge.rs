@@ -242,11 +242,16 @@ async fn services_that_are_not_there_and_pages_that_are_not_public_say_so() {
     }
 }
 
-fn browser(platform: &Platform, host: &str, http2: bool) -> reqwest::Client {
+pub(crate) fn browser(platform: &Platform, host: &str, http2: bool) -> reqwest::Client {
+    let client = browser_builder(platform, host);
+    if http2 { client.http2_prior_knowledge() } else { client.http1_only() }.build().unwrap()
+}
+
+/// The same before it is made, for those who want it otherwise.
+pub(crate) fn browser_builder(platform: &Platform, host: &str) -> reqwest::ClientBuilder {
     let root = reqwest::Certificate::from_pem(platform.authority.as_bytes()).unwrap();
     let address = ([127, 0, 0, 1], platform.https).into();
-    let client = reqwest::Client::builder().add_root_certificate(root).resolve(host, address);
-    if http2 { client.http2_prior_knowledge() } else { client.http1_only() }.build().unwrap()
+    reqwest::Client::builder().add_root_certificate(root).resolve(host, address)
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! An instance that answers from a script, over plain sockets.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+
+/// Bytes of one piece of a stream without end.
+const FLOOD: usize = 16 << 10;
 
 /// What the instance does with one request.
 #[derive(Clone)]
@@ -24,8 +28,12 @@ pub(crate) enum Act {
     Stall(Vec<String>),
     /// A stream whose pieces the test sends; it ends when the test drops the sender.
     Fed(Arc<tokio::sync::Mutex<mpsc::Receiver<String>>>),
+    /// A stream without end, as fast as it is taken; counts the bytes.
+    Flood(Arc<AtomicUsize>),
     /// A JSON answer.
     Json(String),
+    /// A JSON answer after so much time.
+    Late(Duration, String),
     /// An answer with a status and type of its own.
     Typed(u16, &'static str, Vec<u8>),
     /// An error in clear.
@@ -46,6 +54,8 @@ pub(crate) struct Scripted {
     pub(crate) key: InstanceKey,
     /// What it was asked, opened.
     pub(crate) requests: Arc<Mutex<Vec<OpenedRequest>>>,
+    /// Who connected.
+    pub(crate) peers: Arc<Mutex<Vec<IpAddr>>>,
     /// Connections that the other side closed while an answer was still going.
     pub(crate) abandoned: watch::Receiver<usize>,
     _running: JoinSet<()>,
@@ -80,15 +90,23 @@ impl Scripted {
         let (abandoned_sender, abandoned) = watch::channel(0);
         let server =
             Arc::new(Server { key: key.clone(), requests: requests.clone(), abandoned: abandoned_sender, script });
+        let peers = Arc::<Mutex<Vec<IpAddr>>>::default();
+        let connected = Arc::clone(&peers);
         let serving = async move {
             let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((stream, peer)) = listener.accept().await {
+                connected.lock().unwrap().push(peer.ip());
                 connections.spawn(server.clone().serve(stream));
             }
         };
         let mut running = JoinSet::new();
         running.spawn(serving);
-        Self { address, key, requests, abandoned, _running: running }
+        Self { address, key, requests, peers, abandoned, _running: running }
+    }
+
+    /// How many connections came.
+    pub(crate) fn connections(&self) -> usize {
+        self.peers.lock().unwrap().len()
     }
 
     /// How many requests came.
@@ -132,7 +150,16 @@ impl Server {
                 false
             }
             Act::Fed(pieces) => self.feed(stream, iv, &pieces).await,
+            Act::Flood(sent) => {
+                self.flood(stream, iv, &sent).await;
+                self.abandoned.send_modify(|count| *count += 1);
+                false
+            }
             Act::Json(json) => {
+                whole(stream, 200, "application/json", seal_json_reply(&self.key, iv, json.as_bytes())).await
+            }
+            Act::Late(after, json) => {
+                tokio::time::sleep(after).await;
                 whole(stream, 200, "application/json", seal_json_reply(&self.key, iv, json.as_bytes())).await
             }
             Act::Typed(status, media_type, body) => {
@@ -176,6 +203,15 @@ impl Server {
                     return false;
                 }
             }
+        }
+    }
+
+    async fn flood(&self, stream: &mut TcpStream, iv: &Iv, sent: &AtomicUsize) {
+        head(stream).await;
+        let line = seal_line(&self.key, iv, crate::client::content(&"x".repeat(FLOOD)).as_bytes());
+        let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+        while stream.write_all(chunk.as_bytes()).await.is_ok() {
+            sent.fetch_add(chunk.len(), Ordering::Relaxed);
         }
     }
 

@@ -2,19 +2,31 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
 mod auth;
+mod bad_input;
 mod call;
 mod client;
 mod control_stand_in;
 mod directory;
 mod edge;
+mod edge_limits;
+mod frames;
 mod freezing_proxy;
+mod fuzz;
+mod http2;
+mod idempotent;
 mod instance;
+mod keepalive;
 mod lease;
 mod limit;
 mod platform;
 mod ports;
 mod principals;
+mod redis_replies;
 mod redis_server;
+mod routing;
 mod signed;
+mod slow;
+mod tunnels;
+mod upgrade;
 mod usage;
 mod who;

@@ -1,6 +1,7 @@
 //! A gateway process with everything it needs around it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -63,8 +64,47 @@ pub(crate) struct Platform {
     pub(crate) llm: ChuteId,
     /// Certificate of the authority, PEM.
     pub(crate) authority: String,
-    process: Child,
+    process: Process,
+    arguments: Vec<String>,
     folder: TempDir,
+}
+
+/// A gateway process; dropping it kills it.
+pub(crate) struct Process(Child);
+
+impl Process {
+    fn start(arguments: &[String], log: Stdio) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+        Self(command.args(arguments).stdin(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.0.id()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// Waits until it has ended, and says whether it ended well.
+    pub(crate) async fn ended(&mut self) -> bool {
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.success();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What it logged, once it has ended; not of the first process, which logs to the test's own output.
+    pub(crate) fn log(&mut self) -> String {
+        std::io::read_to_string(self.0.stderr.take().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Platform {
@@ -87,31 +127,24 @@ impl Platform {
         let authority = certificates(&folder.path().join("certificates"));
         let [http, https, internal] = [free_port(), free_port(), free_port()];
         let api = wishes.api.unwrap_or_else(|| ([127, 0, 0, 1], 9).into());
-        let process = Command::new(env!("CARGO_BIN_EXE_gateway"))
-            .args(["--domain", DOMAIN, "--redis-url", &redis.url(), "--control-url", "http://127.0.0.1:9"])
-            .args(["--http", &format!("127.0.0.1:{http}"), "--https", &format!("127.0.0.1:{https}")])
-            .args(["--internal", &format!("127.0.0.1:{internal}"), "--internal-credential", "internal"])
-            .args(["--directory-key", &DIRECTORY_KEY.repeat(32), "--call-key-seed", &CALL_SEED.repeat(32)])
-            .args([
-                "--session-public-key",
-                SESSION_KEY,
-                "--threads",
-                "2",
-                "--log",
-                "warn",
-                "--api-upstream",
-                &api.to_string(),
-            ])
-            .arg("--certificates")
-            .arg(folder.path().join("certificates"))
-            .arg("--log-folder")
-            .arg(folder.path().join("log"))
-            .args(wishes.settings)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let mut arguments: Vec<String> = [
+            &["--domain", DOMAIN, "--redis-url", &redis.url(), "--control-url", "http://127.0.0.1:9"][..],
+            &["--http", &format!("127.0.0.1:{http}"), "--https", &format!("127.0.0.1:{https}")],
+            &["--internal", &format!("127.0.0.1:{internal}"), "--internal-credential", "internal"],
+            &["--directory-key", &DIRECTORY_KEY.repeat(32), "--call-key-seed", &CALL_SEED.repeat(32)],
+            &["--session-public-key", SESSION_KEY, "--threads", "2", "--log", "warn"],
+            &["--api-upstream", &api.to_string(), "--certificates", &path("certificates")],
+            &["--log-folder", &path("log"), "--upgrade-socket", &path("upgrade/upgrade.sock")],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+        arguments.extend(wishes.settings);
+        let process = Process::start(&arguments, Stdio::inherit());
         let secret = key.reveal().to_owned();
-        let platform = Self { redis, http, https, internal, key: secret, llm, authority, process, folder };
+        let platform = Self { redis, http, https, internal, key: secret, llm, authority, process, arguments, folder };
         platform.wait_until_ready().await;
         platform
     }
@@ -131,21 +164,95 @@ impl Platform {
         }
     }
 
+    /// A metric of the gateway, with its labels as they are written; 0 while it was never counted.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until a metric is as wanted.
+    pub(crate) async fn until(&self, name: &str, wanted: impl Fn(f64) -> bool) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let value = self.metric(name).await;
+            if wanted(value) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{name} stays at {value}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// The memory that the gateway has in use, in bytes.
+    pub(crate) fn resident(&self) -> usize {
+        let sizes = std::fs::read_to_string(format!("/proc/{}/statm", self.process.0.id())).unwrap();
+        sizes.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
+    }
+
+    /// What the gateway says of itself.
+    pub(crate) async fn metrics(&self) -> String {
+        let url = format!("http://127.0.0.1:{}/metrics", self.internal);
+        let client = reqwest::Client::builder().build().unwrap();
+        client.get(url).bearer_auth("internal").send().await.unwrap().text().await.unwrap()
+    }
+
+    /// Waits until the gateway lives and has no call in flight.
+    pub(crate) async fn is_idle(&self) {
+        self.until("chutes_gateway_calls_in_flight", |calls| calls == 0.0).await;
+    }
+
     /// Asks the gateway to stop.
     pub(crate) fn terminate(&self) {
-        let pid = i32::try_from(self.process.id()).unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::TERM)
-            .unwrap();
+        self.process.signal(rustix::process::Signal::TERM);
     }
 
     /// Waits until the gateway has ended, and says whether it ended well.
     pub(crate) async fn ended(&mut self) -> bool {
-        loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status.success();
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        self.process.ended().await
+    }
+
+    /// Where one gateway process hands over to the next.
+    pub(crate) fn upgrade_socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("upgrade/upgrade.sock")
+    }
+
+    /// Starts another process with these settings over those of the first.
+    pub(crate) fn start_another(&self, settings: &[&str]) -> Process {
+        let kept = self.arguments.chunks(2).filter(|pair| !settings.contains(&pair[0].as_str())).flatten().cloned();
+        let arguments: Vec<String> = kept.chain(settings.iter().map(|word| (*word).to_owned())).collect();
+        Process::start(&arguments, Stdio::piped())
+    }
+
+    /// Has the gateway replaced by another process; the one that is replaced.
+    pub(crate) async fn upgrade(&mut self) -> Process {
+        let path = self.folder.path().join("notify");
+        let _ = std::fs::remove_file(&path);
+        let manager = tokio::net::UnixDatagram::bind(&path).unwrap();
+        let mut next = self.start_another(&["--upgrade", "--notify-socket", path.to_str().unwrap()]);
+        let mut words = [0; 100];
+        tokio::select! {
+            heard = manager.recv(&mut words) => assert!(words[..heard.unwrap()].starts_with(b"READY=1\n")),
+            _ = next.ended() => panic!("the next gateway ended: {}", next.log()),
         }
+        std::mem::replace(&mut self.process, next)
+    }
+
+    /// Goes on with this process, once it serves.
+    pub(crate) async fn continue_with(&mut self, next: Process) {
+        self.process = next;
+        self.wait_until_ready().await;
+    }
+
+    /// Kills the gateway without a chance to tidy up.
+    pub(crate) async fn kill(&mut self) {
+        self.process.signal(rustix::process::Signal::KILL);
+        self.process.ended().await;
     }
 
     /// Gives the gateway another certificate.
@@ -153,38 +260,63 @@ impl Platform {
         self.authority = certificates(&self.folder.path().join("certificates"));
     }
 
-    /// Whether both public ports are open; they are opened beside the internal one, in no order.
-    async fn listens(&self) -> bool {
-        let (http, https) =
-            (TcpStream::connect(("127.0.0.1", self.http)).await, TcpStream::connect(("127.0.0.1", self.https)).await);
-        http.is_ok() && https.is_ok()
+    /// Starts a second gateway on the same Redis, and waits until it serves.
+    pub(crate) async fn second(&self, settings: &[String]) -> Second {
+        let [http, https, internal] = [free_port(), free_port(), free_port()];
+        let own = ["--http", "--https", "--internal", "--upgrade-socket", "--api-upstream"];
+        let kept = self.arguments.chunks(2).filter(|pair| !own.contains(&pair[0].as_str())).flatten().cloned();
+        let mut arguments: Vec<String> = kept.collect();
+        arguments.extend([format!("--http=127.0.0.1:{http}"), format!("--https=127.0.0.1:{https}")]);
+        arguments.extend([format!("--internal=127.0.0.1:{internal}"), "--api-upstream=127.0.0.1:9".into()]);
+        arguments.extend_from_slice(settings);
+        let process = Process::start(&arguments, Stdio::inherit());
+        wait_until_ready([http, https, internal]).await;
+        Second { http, _process: process }
     }
 
     async fn wait_until_ready(&self) {
-        let client = reqwest::Client::builder().build().unwrap();
-        let health = format!("http://127.0.0.1:{}/health", self.internal);
+        wait_until_ready([self.http, self.https, self.internal]).await;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        loop {
-            let answer = client.get(&health).send().await;
-            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) && self.listens().await {
-                return;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "the gateway is not ready: {answer:?}");
+        while tokio::net::UnixStream::connect(self.upgrade_socket()).await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline, "the gateway cannot be upgraded");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
-impl Drop for Platform {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+/// A gateway beside that of a platform.
+pub(crate) struct Second {
+    /// Port of plain HTTP.
+    pub(crate) http: u16,
+    _process: Process,
+}
+
+/// Whether both public ports are open; they are opened beside the internal one, in no order.
+async fn listens(http: u16, https: u16) -> bool {
+    let (http, https) = (TcpStream::connect(("127.0.0.1", http)).await, TcpStream::connect(("127.0.0.1", https)).await);
+    http.is_ok() && https.is_ok()
+}
+
+async fn wait_until_ready([http, https, internal]: [u16; 3]) {
+    let client = reqwest::Client::builder().build().unwrap();
+    let health = format!("http://127.0.0.1:{internal}/health");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = client.get(&health).send().await;
+        if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) && listens(http, https).await {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the gateway is not ready: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 fn record(entry: &redis::streams::StreamId) -> Option<Record> {
-    let fields = entry.map.iter().map(|(name, value)| (name.clone(), redis::from_redis_value(value.clone()).unwrap()));
-    match Entry::from_fields(&fields.collect()).unwrap() {
+    let field = |name: &str| match &entry.map[name] {
+        redis::Value::BulkString(text) => text.as_slice(),
+        other => panic!("{name} is {other:?}"),
+    };
+    match Entry::read(|name| entry.map.contains_key(name).then(|| field(name))).unwrap() {
         Entry::Final { record, .. } => Some(*record),
         Entry::Gap { .. } | Entry::Beat { .. } => None,
     }
@@ -298,7 +430,7 @@ fn instance(scripted: &Scripted) -> Instance {
 }
 
 /// Writes a wildcard certificate and says by whom it is signed.
-fn certificates(folder: &std::path::Path) -> String {
+fn certificates(folder: &Path) -> String {
     std::fs::create_dir_all(folder).unwrap();
     let signed = rcgen::generate_simple_self_signed([format!("*.{DOMAIN}")]).unwrap();
     std::fs::write(folder.join(format!("_.{DOMAIN}.crt")), signed.cert.pem()).unwrap();

@@ -20,7 +20,7 @@ impl RedisServer {
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
-        let process = launch(port, &folder);
+        let process = launch(port, &folder, &[]);
         let server = Self { port, folder, process };
         server.wait_until_ready();
         server
@@ -49,8 +49,19 @@ impl RedisServer {
 
     /// Starts it again, empty, on the same port.
     pub(crate) fn restart(&mut self) {
-        self.process = launch(self.port, &self.folder);
+        self.process = launch(self.port, &self.folder, &[]);
         self.wait_until_ready();
+    }
+
+    /// Starts it again with what it saved last, so slowly that it stays busy reading it; does not wait for it.
+    pub(crate) fn restart_slowly(&mut self) {
+        let slowly = ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"];
+        self.process = launch(self.port, &self.folder, &slowly);
+    }
+
+    /// The folder of what it saves.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// Stops answering without closing a connection.
@@ -85,10 +96,11 @@ impl Drop for RedisServer {
     }
 }
 
-fn launch(port: u16, folder: &TempDir) -> Child {
+fn launch(port: u16, folder: &TempDir, more: &[&str]) -> Child {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
         .arg(folder.path())
+        .args(more)
         .stdout(Stdio::null())
         .spawn()
         .expect("redis-server (Debian package redis-server) can be started")

@@ -7,6 +7,8 @@ from connect import answer, client, describe, task
 
 job = task()
 options = {"stream_options": {"include_usage": True}} if job.get("include_usage") else {}
+if "key" in job:
+    options["extra_headers"] = {"Idempotency-Key": job["key"]}
 raw = client(job).chat.completions.with_raw_response.create(
     model=job["model"],
     messages=[{"role": "user", "content": job["prompt"]}],
@@ -31,6 +33,7 @@ except openai.APIError as raised:
 answer(
     invocation=raw.headers["x-chutes-invocationid"],
     content_type=raw.headers["content-type"],
+    replayed=raw.headers.get("idempotent-replayed"),
     pieces=pieces,
     usages=usages,
     without_choices=without_choices,

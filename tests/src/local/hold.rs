@@ -25,13 +25,19 @@ impl Hold {
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let holder =
                 read_number(&mut file).map_or_else(|| "another process".into(), |pid| format!("process {pid}"));
-            bail!("a stack runs in {} already ({holder}); stop it with: make stop", folder.display());
+            let stop = stop_command(folder);
+            bail!("a stack runs in {} already ({holder}); stop it with: {stop}", folder.display());
         }
         file.set_len(0)?;
         file.rewind()?;
         write!(file, "{}", std::process::id())?;
         Ok(Self { _file: file })
     }
+}
+
+/// What stops the stack of a folder.
+pub(super) fn stop_command(folder: &Path) -> String {
+    if folder == Path::new(".local") { "make stop".into() } else { format!("local stop --dir {}", folder.display()) }
 }
 
 /// The process that runs a stack in a folder, if one does.

@@ -4,8 +4,8 @@ use chrono::{TimeDelta, Utc};
 
 use crate::description::Description;
 
-/// The lines, in order.
-pub(super) fn lines(stack: &Description) -> Vec<String> {
+/// The lines, in order; `end` is what stops the stack.
+pub(super) fn lines(stack: &Description, end: &str) -> Vec<String> {
     let authority = stack.ca.display();
     let (llm, key) = (&stack.urls.llm, &stack.api_key);
     let [curl, python, record] = commands(stack);
@@ -44,7 +44,7 @@ The file of this hour appears some minutes after its end at {api}{export}
 To trust the stack in every program of this machine for good:
   sudo cp '{authority}' /usr/local/share/ca-certificates/chutes-local.crt && sudo update-ca-certificates
 
-Ctrl-C stops it; the next start goes on with its data."#,
+{end} stops it; the next start goes on with its data."#,
         embed = stack.urls.embed,
         image = stack.urls.image,
         api = stack.urls.api,

@@ -19,6 +19,7 @@ use protocol::sealing::InstanceKey;
 use protocol::signing::{Covers, Hotkey, OutwardSigned, verify_outward};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -43,6 +44,8 @@ pub(super) struct Instance {
     hotkey: Hotkey,
     pub(super) port: u16,
     state: Mutex<State>,
+    /// Whether it was killed: then it has no port and no connections.
+    dead: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -77,8 +80,11 @@ pub async fn serve(file: &Path) -> anyhow::Result<()> {
 
 async fn listen(listener: TcpListener, instance: Arc<Instance>) {
     let mut connections = JoinSet::new();
+    let mut death = instance.dead.subscribe();
     loop {
         tokio::select! {
+            // The listener and all connections close here; an error cannot be, since the instance is ours.
+            _ = death.wait_for(|dead| *dead) => return,
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => {
                     if peer.ip().to_string() == "127.0.0.1" {
@@ -118,6 +124,7 @@ impl Instance {
             hotkey: settings.hotkey.clone(),
             port: described.port,
             state: Mutex::default(),
+            dead: watch::Sender::new(false),
         })
     }
 
@@ -132,6 +139,11 @@ impl Instance {
 
     pub(super) fn behave(&self, behaviour: Behaviour) {
         self.with(|state| state.behaviour = behaviour);
+    }
+
+    /// Closes its port and all its connections for good, as when its machine dies.
+    pub(super) fn kill(&self) {
+        self.dead.send_replace(true);
     }
 
     async fn respond(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {

@@ -18,7 +18,7 @@ use super::server::Instance;
 
 const LARGEST_BODY: usize = 64 * 1024;
 
-/// Serves `GET /ready`, and `GET` and `PUT /instances/{port}`.
+/// Serves `GET /ready`, and `GET`, `PUT` and `DELETE /instances/{port}`.
 pub(super) async fn listen(listener: TcpListener, instances: Vec<Arc<Instance>>) {
     let instances: Arc<[Arc<Instance>]> = instances.into();
     let mut connections = JoinSet::new();
@@ -58,6 +58,10 @@ async fn respond(instances: &[Arc<Instance>], request: Request<Incoming>) -> Res
             Ok(text) => Response::new(Full::new(text.into())),
             Err(_) => status(StatusCode::INTERNAL_SERVER_ERROR),
         };
+    }
+    if request.method() == Method::DELETE {
+        instance.kill();
+        return Response::default();
     }
     let body = Limited::new(request.into_body(), LARGEST_BODY).collect().await;
     match body.ok().and_then(|body| serde_json::from_slice::<Behaviour>(&body.to_bytes()).ok()) {

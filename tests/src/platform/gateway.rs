@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use protocol::session::SessionSigner;
 use rustix::process::Signal;
+use tokio::net::UnixDatagram;
 
 use super::{DOMAIN, GATEWAY_SOURCE};
 use crate::children::{Child, Launch, Spawner};
@@ -16,6 +17,8 @@ use crate::web;
 /// How long a stopping gateway of a local stack waits for calls in flight.
 const DRAIN: Duration = Duration::from_secs(10);
 const STOP: Duration = Duration::from_secs(20);
+/// How long the next process may take to take over.
+const UPGRADE: Duration = Duration::from_secs(60);
 
 /// What all gateways are told.
 #[derive(Clone)]
@@ -27,6 +30,8 @@ pub(super) struct Settings {
     pub(super) control_url: String,
     pub(super) certificates: PathBuf,
     pub(super) records: PathBuf,
+    /// Folder of the sockets by which one process hands over to the next.
+    pub(super) upgrades: PathBuf,
     pub(super) clock_offset: i64,
     pub(super) overrides: Vec<(String, String)>,
 }
@@ -40,6 +45,7 @@ pub struct Gateway {
     /// Its internal port.
     pub internal_port: u16,
     name: String,
+    upgrades: PathBuf,
     launch: Launch,
     child: Child,
 }
@@ -58,7 +64,8 @@ impl Gateway {
         let internal_port = ports.claim(&format!("{name}-internal"))?;
         let launch = settings.launch(&name, [https_port, http_port, internal_port])?;
         let child = spawner.start(&launch).await?;
-        let mut gateway = Self { https_port, http_port, internal_port, name, launch, child };
+        let upgrades = settings.upgrades;
+        let mut gateway = Self { https_port, http_port, internal_port, name, upgrades, launch, child };
         gateway.wait_until_healthy(spawner).await?;
         Ok(gateway)
     }
@@ -91,6 +98,43 @@ impl Gateway {
         self.wait_until_healthy(spawner).await
     }
 
+    /// Has it replaced by another process with the same settings; the process that finishes what it has begun.
+    ///
+    /// # Errors
+    /// When the next process does not take over; the one that runs goes on.
+    pub async fn upgrade(&mut self, spawner: &Spawner) -> anyhow::Result<Child> {
+        let path = self.upgrades.join(format!("{}.notify", self.name));
+        let _ = std::fs::remove_file(&path);
+        let manager = UnixDatagram::bind(&path).with_context(|| format!("opening {}", path.display()))?;
+        let mut next = self.start_next(spawner).await?;
+        let deadline = tokio::time::Instant::now() + UPGRADE;
+        let mut words = [0; 256];
+        loop {
+            let heard = tokio::time::timeout(Duration::from_millis(50), manager.recv(&mut words)).await;
+            if let Ok(length) = heard
+                && words[..length?].starts_with(b"READY=1\n")
+            {
+                return Ok(std::mem::replace(&mut self.child, next));
+            }
+            if let Some(status) = next.ended()? {
+                bail!("the next process ended ({status}); see {}", spawner.log(&self.name).display());
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("the next process has not taken over after {UPGRADE:?}");
+            }
+        }
+    }
+
+    /// Starts the process that is to replace this one, and waits for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start_next(&self, spawner: &Spawner) -> anyhow::Result<Child> {
+        let manager = self.upgrades.join(format!("{}.notify", self.name));
+        let launch = self.launch.clone().arguments(["--upgrade"]);
+        spawner.start(&launch.variable("NOTIFY_SOCKET", manager.display().to_string())).await
+    }
+
     /// Stops it; calls in flight have some seconds to end.
     ///
     /// # Errors
@@ -118,6 +162,7 @@ impl Settings {
             .arguments(["--api-upstream", &format!("127.0.0.1:{}", self.api), "--control-url", &self.control_url])
             .arguments(["--certificates", &self.certificates.display().to_string()])
             .arguments(["--log-folder", &self.records.display().to_string()])
+            .arguments(["--upgrade-socket", &self.upgrades.join(format!("{name}.sock")).display().to_string()])
             .variable("SESSION_PUBLIC_KEY", session_key)
             .variable("GATEWAY_DRAIN_SECONDS", DRAIN.as_secs().to_string())
             .variable("GATEWAY_REDIS_URL", &*self.redis_url)

@@ -12,22 +12,14 @@ pub const OFFICIAL_USER: &str = "chutes";
 const IMAGE: &str = "sample";
 const TAG: &str = "1.0";
 
-/// How many instances run of a chute.
-pub(super) fn instances_of(engine: Engine) -> usize {
-    match engine {
-        Engine::Vllm => 3,
-        Engine::Embedding | Engine::Diffusion => 1,
-    }
-}
-
-/// Creates the official user, an image and the chutes.
-pub(super) async fn create(admin: &mut Admin) -> anyhow::Result<Vec<Chute>> {
+/// Creates the official user, an image and the chutes; `text` is how many calls an instance of text serves at once.
+pub(super) async fn create(admin: &mut Admin, text: usize) -> anyhow::Result<Vec<Chute>> {
     admin.run(&["user", "create", "--username", OFFICIAL_USER]).await?;
     let image = ["image", "create", "--user", OFFICIAL_USER, "--name", IMAGE, "--tag", TAG];
     let image = admin.text(&image, "image_id").await?;
     let mut chutes = Vec::new();
     for engine in [Engine::Vllm, Engine::Embedding, Engine::Diffusion] {
-        let (model, concurrency, spec) = specification(engine, &image);
+        let (model, concurrency, spec) = specification(engine, &image, text);
         let created = admin.run(&["chute", "create", "--spec", &spec.to_string()]).await?;
         let field = |name: &str| created.get(name).and_then(Value::as_str).context("a field of the chute is missing");
         chutes.push(Chute {
@@ -43,10 +35,10 @@ pub(super) async fn create(admin: &mut Admin) -> anyhow::Result<Vec<Chute>> {
 }
 
 /// Name, concurrency of an instance, and the text for `chute create`.
-fn specification(engine: Engine, image: &str) -> (&'static str, usize, Value) {
+fn specification(engine: Engine, image: &str, text: usize) -> (&'static str, usize, Value) {
     match engine {
         Engine::Vllm => {
-            let (name, concurrency) = ("sample/words-1b", 32);
+            let (name, concurrency) = ("sample/words-1b", text);
             let cords = [
                 cord("chat_stream", "/chat_stream", "/v1/chat/completions", "POST", true),
                 cord("chat", "/chat", "/v1/chat/completions", "POST", false),

@@ -28,6 +28,7 @@ pub(crate) fn admission(second: i64) -> Admission {
         estimate: 11,
         mean_connections: 0.25,
         steps: 0,
+        reroll: false,
     }
 }
 

@@ -32,12 +32,15 @@ fn until_over(failures: &[Failure]) -> (Attempts, Vec<Next>) {
 #[test]
 fn failures_are_judged_by_the_table() {
     let relay = |code| Next::Relay(StatusCode::from_u16(code).unwrap());
-    let (another, works, fails, open) = (Next::Another, Outcome::Works, Outcome::Fails, Outcome::Open);
+    let (another, works, fails) = (Next::Another, Outcome::Works, Outcome::Fails);
+    let (full, unknown) = (Outcome::Full, Outcome::Unknown);
+    let too_late = Next::GiveUp(Refusal::UpstreamTimeout);
     let table = [
-        (status(429, "full"), "RATE_LIMIT", Blame::Platform, works, false, another.clone()),
+        (status(429, "full"), "RATE_LIMIT", Blame::Platform, full, false, another.clone()),
         (Failure::Connect, "CONNECT_FAILED", Blame::Network, fails, false, another.clone()),
         (Failure::Closed, "CONNECTION_CLOSED", Blame::Network, fails, false, another.clone()),
         (Failure::Timeout, "TIMEOUT", Blame::Instance, fails, false, another.clone()),
+        (Failure::Patience, "TIMEOUT", Blame::Instance, unknown, false, too_late),
         (status(500, "x"), "SERVER_ERROR", Blame::Instance, fails, false, another.clone()),
         (status(503, "x"), "SERVER_ERROR", Blame::Instance, fails, false, another.clone()),
         (Failure::Garbled, "GARBLED_ANSWER", Blame::Instance, fails, false, another.clone()),
@@ -51,12 +54,12 @@ fn failures_are_judged_by_the_table() {
         (Failure::Status { code: 404, detail: None }, "BAD_REQUEST", Blame::Client, works, false, relay(404)),
         (status(400, "x"), "BAD_REQUEST", Blame::Client, works, false, relay(400)),
         (status(422, "x"), "BAD_REQUEST", Blame::Client, works, false, relay(422)),
-        (Failure::EmptyStream, "EMPTY_STREAM", Blame::Instance, open, false, another.clone()),
+        (Failure::EmptyStream, "EMPTY_STREAM", Blame::Instance, unknown, false, another.clone()),
         (Failure::ErrorEvent { code: Some(400) }, "BAD_REQUEST", Blame::Client, works, false, relay(400)),
-        (Failure::ErrorEvent { code: Some(429) }, "RATE_LIMIT", Blame::Platform, works, false, another.clone()),
+        (Failure::ErrorEvent { code: Some(429) }, "RATE_LIMIT", Blame::Platform, full, false, another.clone()),
         (Failure::ErrorEvent { code: Some(500) }, "SERVER_ERROR", Blame::Instance, fails, false, another.clone()),
         (Failure::ErrorEvent { code: None }, "SERVER_ERROR", Blame::Instance, fails, false, another.clone()),
-        (Failure::Edge, "EDGE_ERROR", Blame::Platform, open, false, another),
+        (Failure::Edge, "EDGE_ERROR", Blame::Platform, unknown, false, another),
     ];
     for (failure, reason, blame, outcome, report, next) in table {
         let verdict = first(&failure);
@@ -80,6 +83,8 @@ fn a_call_has_at_most_five_attempts() {
         until_over(&[Failure::Connect, Failure::Connect, Failure::Timeout, Failure::Connect, Failure::Connect]);
     assert_eq!(nexts[..4], [Next::Another, Next::Another, Next::Another, Next::Another]);
     assert_eq!(nexts[4], Next::GiveUp(Refusal::Exhausted));
+    let going_on = (0..5).map(|count| until_over(&vec![Failure::Connect; count]).0.may_go_on());
+    assert_eq!(going_on.collect::<Vec<_>>(), [true, true, true, true, false]);
     assert_eq!(attempts.tried(), [1, 2, 3, 4, 5].map(instance));
 }
 
@@ -89,7 +94,7 @@ fn an_empty_stream_is_tried_on_one_other_instance_and_then_given_up_without_a_st
     assert_eq!(nexts, [Next::Another, Next::GiveUp(Refusal::EmptyAnswer)]);
     let (_, nexts) = until_over(&[Failure::EmptyStream, Failure::Connect, Failure::EmptyStream]);
     assert_eq!(nexts, [Next::Another, Next::Another, Next::GiveUp(Refusal::EmptyAnswer)]);
-    assert_eq!(first(&Failure::EmptyStream).outcome, Outcome::Open);
+    assert_eq!(first(&Failure::EmptyStream).outcome, Outcome::Unknown);
 }
 
 #[test]
@@ -113,6 +118,8 @@ fn c13_a_lack_of_targets_is_never_our_error() {
         (vec![status(500, "x"), rate()], Shortage::None, Refusal::Exhausted),
         (vec![Failure::EmptyStream], Shortage::None, Refusal::EmptyAnswer),
         (vec![Failure::Garbled], Shortage::None, Refusal::BadAnswer),
+        (vec![Failure::Connect], Shortage::Spent, Refusal::Exhausted),
+        (vec![rate()], Shortage::Spent, Refusal::AtCapacity),
     ];
     for (failures, shortage, expected) in table {
         let refusal = until_over(&failures).0.refusal(chute(), shortage);

@@ -1,0 +1,343 @@
+//! Calls with an `Idempotency-Key` through real executables: made once, answered again, billed once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::principal::{Bucket, UserEntry};
+use protocol::usage::{Outcome, Record};
+use redis::Commands;
+use tokio::sync::{Mutex, mpsc};
+
+use crate::client::{Answer, Raw, ask, chat, content};
+use crate::instance::{Act, Scripted};
+use crate::platform::{DOMAIN, Platform, Wishes};
+
+const CHAT: &str = "/v1/chat/completions";
+const DONE: &str = "data: [DONE]\n\n";
+const LONGEST: Duration = Duration::from_secs(15);
+
+fn answer() -> Vec<String> {
+    vec![content("one"), content("two"), DONE.into()]
+}
+
+async fn fed() -> (Scripted, mpsc::Sender<String>) {
+    let (sender, receiver) = mpsc::channel(16);
+    (Scripted::start([Act::Fed(Arc::new(Mutex::new(receiver))), Act::Stream(answer())]).await, sender)
+}
+
+fn wishes(settings: &[&str]) -> Wishes {
+    Wishes { settings: settings.iter().map(|&text| text.to_owned()).collect(), ..Wishes::default() }
+}
+
+/// The bytes of a call with this key.
+fn keyed(platform: &Platform, label: &str, key: &str, body: &str) -> Vec<u8> {
+    format!(
+        "POST {CHAT} HTTP/1.1\r\nHost: {label}.{DOMAIN}\r\nAuthorization: Bearer {}\r\nIdempotency-Key: {key}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        platform.key,
+        body.len()
+    )
+    .into_bytes()
+}
+
+async fn call_at(port: u16, platform: &Platform, key: &str, body: &str) -> Answer {
+    let mut raw = Raw::at(port).await;
+    raw.send(&keyed(platform, "llm-chute", key, body)).await;
+    raw.answer().await
+}
+
+/// Asks until the first call no longer runs.
+async fn call_until_over(port: u16, platform: &Platform, key: &str, body: &str) -> Answer {
+    let deadline = tokio::time::Instant::now() + LONGEST;
+    loop {
+        let got = call_at(port, platform, key, body).await;
+        if got.status != 409 {
+            return got;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the first call is never over");
+        // Asking counts for the rate, which many clients at once must not exceed.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+fn code(got: &Answer) -> String {
+    got.json()["error"]["code"].as_str().unwrap().to_owned()
+}
+
+/// The records of calls before one without a key, which is made here to see that no others come.
+async fn records_in_all(platform: &Platform, port: u16, wanted: usize) -> Vec<Record> {
+    let mut raw = Raw::at(port).await;
+    raw.send(&crate::client::request(platform, "POST", "llm-chute", CHAT, &chat(true))).await;
+    let last = raw.answer().await;
+    let mut records = platform.records(wanted + 1).await;
+    assert_eq!(records.len(), wanted + 1);
+    let last = last.field("x-chutes-invocationid").unwrap().to_owned();
+    records.retain(|record| record.admission.call.to_string() != last);
+    assert_eq!(records.len(), wanted);
+    records
+}
+
+fn assert_replayed(got: &Answer, first: &Answer) {
+    assert_eq!((got.status, got.field("idempotent-replayed")), (first.status, Some("true")));
+    assert_eq!(got.text(), first.text());
+    for field in ["content-type", "cache-control", "x-chutes-invocationid"] {
+        assert_eq!(got.field(field), first.field(field), "{field}");
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_call_gets_the_same_answer_from_any_gateway_and_is_billed_once() {
+    for stream in [true, false] {
+        let act = if stream { Act::Stream(answer()) } else { Act::Json(r#"{"choices":[]}"#.into()) };
+        let scripted = Scripted::start([act, Act::Stream(answer())]).await;
+        let platform = Platform::start(&[&scripted], Wishes::default()).await;
+        let second = platform.second(&[]).await;
+        let first = call_at(platform.http, &platform, "key-1", &chat(stream)).await;
+        assert_eq!((first.status, first.field("idempotent-replayed")), (200, None));
+        for port in [second.http, platform.http] {
+            assert_replayed(&call_until_over(port, &platform, "key-1", &chat(stream)).await, &first);
+        }
+        assert_eq!(scripted.asked(), 1);
+        let records = records_in_all(&platform, second.http, 1).await;
+        assert_eq!(first.field("x-chutes-invocationid"), Some(records[0].admission.call.to_string().as_str()));
+    }
+}
+
+#[tokio::test]
+async fn of_two_calls_at_once_at_two_gateways_one_is_made() {
+    let (instance, pieces) = fed().await;
+    let platform = Platform::start(&[&instance], Wishes::default()).await;
+    let second = platform.second(&[]).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&keyed(&platform, "llm-chute", "key-1", &chat(true))).await;
+    pieces.send(content("one")).await.unwrap();
+    raw.read_until("one").await;
+    for port in [second.http, platform.http] {
+        let got = call_at(port, &platform, "key-1", &chat(true)).await;
+        assert_eq!((got.status, code(&got).as_str()), (409, "idempotency_key_in_use"));
+        assert_eq!(got.field("retry-after"), Some("2"));
+    }
+    pieces.send(DONE.into()).await.unwrap();
+    drop(pieces);
+    let first = raw.answer().await;
+    assert_eq!(first.text(), content("one") + DONE);
+    assert_replayed(&call_until_over(second.http, &platform, "key-1", &chat(true)).await, &first);
+    assert_eq!(records_in_all(&platform, second.http, 1).await[0].outcome, Outcome::Finished);
+}
+
+#[tokio::test]
+async fn of_many_calls_at_once_one_is_made() {
+    let scripted = Scripted::start([Act::Stream(answer())]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    let second = platform.second(&[]).await;
+    let ports = [platform.http, second.http].into_iter().cycle().take(16);
+    let body = chat(true);
+    let got = futures::future::join_all(ports.map(|port| call_until_over(port, &platform, "key-1", &body))).await;
+    for got in &got {
+        assert_eq!((got.status, got.text()), (200, answer().concat()));
+    }
+    assert_eq!(got.iter().filter(|got| got.field("idempotent-replayed").is_none()).count(), 1);
+    assert_eq!(scripted.asked(), 1);
+    assert_eq!(records_in_all(&platform, second.http, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_failed_is_made_anew() {
+    for (act, status) in
+        [(Act::Error(500, "oh"), 502), (Act::Error(422, "{}"), 422), (Act::Die(vec![content("x")]), 200)]
+    {
+        let scripted = Scripted::start([act, Act::Stream(answer())]).await;
+        let platform =
+            Platform::start(&[&scripted], Wishes { settings: vec!["--strike=0".into()], ..Wishes::default() }).await;
+        let failed = call_at(platform.http, &platform, "key-1", &chat(true)).await;
+        assert_eq!(failed.status, status);
+        let got = call_until_over(platform.http, &platform, "key-1", &chat(true)).await;
+        assert_eq!((got.status, got.text(), got.field("idempotent-replayed")), (200, answer().concat(), None));
+        let records = records_in_all(&platform, platform.http, 2).await;
+        assert_eq!([records[0].outcome, records[1].outcome], [Outcome::Failed, Outcome::Finished]);
+    }
+}
+
+#[tokio::test]
+async fn a_key_stands_for_one_request() {
+    let scripted = Scripted::start([Act::Stream(answer())]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    let mut raw = Raw::connect(&platform).await;
+    assert_eq!(call_at(platform.http, &platform, "key-1", &chat(true)).await.status, 200);
+    for (label, body) in [("llm-chute", chat(false)), ("llm-chute", chat(true) + " "), ("llm", chat(true))] {
+        raw.send(&keyed(&platform, label, "key-1", &body)).await;
+        let got = raw.answer().await;
+        assert_eq!((got.status, code(&got).as_str()), (422, "idempotency_key_reused"));
+    }
+    assert_eq!(call_at(platform.http, &platform, "key-2", &chat(true)).await.field("idempotent-replayed"), None);
+    raw.send(&keyed(&platform, "llm-chute", "two words", &chat(true))).await;
+    assert_eq!(raw.answer().await.status, 400);
+}
+
+#[tokio::test]
+async fn a_client_that_left_gets_the_whole_answer_when_it_asks_again_and_pays_once() {
+    for before_the_first_piece in [false, true] {
+        let (instance, pieces) = fed().await;
+        let platform = Platform::start(&[&instance], wishes(&["--keepalive=0.1"])).await;
+        let second = platform.second(&[]).await;
+        let mut raw = Raw::connect(&platform).await;
+        raw.send(&keyed(&platform, "llm-chute", "key-1", &chat(true))).await;
+        if before_the_first_piece {
+            raw.read_until(": keepalive").await;
+        } else {
+            pieces.send(content("one")).await.unwrap();
+            raw.read_until("one").await;
+        }
+        drop(raw);
+        assert_eq!(call_at(second.http, &platform, "key-1", &chat(true)).await.status, 409);
+        if before_the_first_piece {
+            pieces.send(content("one")).await.unwrap();
+        }
+        pieces.send(content("two")).await.unwrap();
+        pieces.send(DONE.into()).await.unwrap();
+        drop(pieces);
+        let got = call_until_over(second.http, &platform, "key-1", &chat(true)).await;
+        assert_eq!((got.text(), got.field("idempotent-replayed")), (answer().concat(), Some("true")));
+        assert_eq!((instance.asked(), *instance.abandoned.borrow()), (1, 0));
+        let record = records_in_all(&platform, second.http, 1).await.remove(0);
+        assert_eq!((record.outcome, record.delivered, record.facts.tokens), (Outcome::Finished, true, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_left_is_waited_for_so_long_and_no_longer() {
+    let (instance, pieces) = fed().await;
+    let platform = Platform::start(&[&instance], wishes(&["--idempotent-run-on=0.3"])).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&keyed(&platform, "llm-chute", "key-1", &chat(true))).await;
+    pieces.send(content("one")).await.unwrap();
+    raw.read_until("one").await;
+    drop(raw);
+    instance.abandoned.clone().wait_for(|abandoned| *abandoned == 1).await.unwrap();
+    let got = call_until_over(platform.http, &platform, "key-1", &chat(true)).await;
+    assert_eq!((got.status, code(&got).as_str()), (410, "answer_not_kept"));
+    let record = records_in_all(&platform, platform.http, 1).await.remove(0);
+    assert_eq!((record.outcome, record.delivered, record.facts.tokens), (Outcome::Aborted, true, 1));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_delivered_but_not_kept_and_not_made_again() {
+    let scripted = Scripted::start([Act::Stream(answer())]).await;
+    let platform = Platform::start(&[&scripted], wishes(&["--idempotent-answer=100"])).await;
+    assert_eq!(call_at(platform.http, &platform, "key-1", &chat(true)).await.text(), answer().concat());
+    let got = call_until_over(platform.http, &platform, "key-1", &chat(true)).await;
+    assert_eq!((got.status, code(&got).as_str(), scripted.asked()), (410, "answer_not_kept", 1));
+}
+
+#[tokio::test]
+async fn without_room_for_answers_only_calls_with_a_key_are_refused() {
+    let scripted = Scripted::start([Act::Stream(answer())]).await;
+    let platform = Platform::start(&[&scripted], wishes(&["--idempotent-answers=8000"])).await;
+    let got = call_at(platform.http, &platform, "key-1", &chat(true)).await;
+    assert_eq!((got.status, got.field("retry-after")), (503, Some("1")));
+    assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(true)).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_answer_is_kept_for_its_time() {
+    let scripted = Scripted::start([Act::Stream(answer())]).await;
+    let platform = Platform::start(&[&scripted], wishes(&["--idempotent=1"])).await;
+    call_at(platform.http, &platform, "key-1", &chat(true)).await;
+    let deadline = tokio::time::Instant::now() + LONGEST;
+    while scripted.asked() == 1 {
+        assert!(tokio::time::Instant::now() < deadline, "the answer is kept for ever");
+        call_until_over(platform.http, &platform, "key-1", &chat(true)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn without_redis_only_calls_with_a_key_are_refused() {
+    let scripted = Scripted::start([Act::Stream(answer())]).await;
+    let mut platform = Platform::start(&[&scripted], Wishes::default()).await;
+    assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(true)).await.status, 200);
+    platform.redis.freeze();
+    let got = call_at(platform.http, &platform, "key-1", &chat(true)).await;
+    assert_eq!((got.status, code(&got).as_str(), got.field("retry-after")), (503, "not_ready", Some("1")));
+    assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(true)).await.status, 200);
+    platform.redis.thaw();
+    platform.redis.kill();
+    let got = call_at(platform.http, &platform, "key-2", &chat(true)).await;
+    assert_eq!((got.status, code(&got).as_str()), (503, "not_ready"));
+    assert_eq!(scripted.asked(), 2);
+}
+
+#[tokio::test]
+async fn what_came_of_a_call_is_kept_although_redis_was_away_at_its_end() {
+    let (instance, pieces) = fed().await;
+    let platform = Platform::start(&[&instance], Wishes::default()).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&keyed(&platform, "llm-chute", "key-1", &chat(true))).await;
+    pieces.send(content("one")).await.unwrap();
+    raw.read_until("one").await;
+    platform.redis.freeze();
+    pieces.send(DONE.into()).await.unwrap();
+    drop(pieces);
+    let first = raw.answer().await;
+    assert_eq!((first.text(), first.complete), (content("one") + DONE, true));
+    platform.redis.thaw();
+    assert_replayed(&call_until_over(platform.http, &platform, "key-1", &chat(true)).await, &first);
+    assert_eq!(instance.asked(), 1);
+}
+
+#[tokio::test]
+async fn after_its_gateway_was_killed_a_call_is_made_anew_once_its_claim_has_run_out() {
+    let (instance, pieces) = fed().await;
+    let settings = ["--idempotent-claim=1".to_owned()];
+    let mut platform = Platform::start(&[&instance], wishes(&["--idempotent-claim=1"])).await;
+    let second = platform.second(&settings).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&keyed(&platform, "llm-chute", "key-1", &chat(true))).await;
+    pieces.send(content("one")).await.unwrap();
+    raw.read_until("one").await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(call_at(second.http, &platform, "key-1", &chat(true)).await.status, 409, "the claim is renewed");
+    platform.kill().await;
+    let got = call_until_over(second.http, &platform, "key-1", &chat(true)).await;
+    assert_eq!((got.status, got.text(), got.field("idempotent-replayed")), (200, answer().concat(), None));
+    platform.records(1).await;
+    let records = platform.records(2).await;
+    let lost = records.iter().find(|record| record.outcome == Outcome::Lost).unwrap();
+    assert_eq!((records.len(), lost.delivered, lost.facts.tokens), (2, true, 1));
+}
+
+fn one_call_a_day(user: &mut UserEntry) {
+    user.quotas = BTreeMap::from([(Bucket::Default, 1)]);
+}
+
+#[tokio::test]
+async fn an_answer_is_given_again_although_the_allowance_is_used_up() {
+    let scripted = Scripted::start([Act::Stream(answer())]).await;
+    let platform = Platform::start(&[&scripted], Wishes { user: Some(one_call_a_day), ..Wishes::default() }).await;
+    let first = call_at(platform.http, &platform, "key-1", &chat(true)).await;
+    assert_eq!(first.status, 200);
+    assert_replayed(&call_until_over(platform.http, &platform, "key-1", &chat(true)).await, &first);
+    for _ in 0..2 {
+        let refused = call_until_over(platform.http, &platform, "key-2", &chat(true)).await;
+        assert_eq!((refused.status, code(&refused).as_str()), (402, "insufficient_quota"));
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_a_call_stands_in_redis_in_clear() {
+    let scripted = Scripted::start([Act::Stream(answer())]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    call_at(platform.http, &platform, "my-own-key", &chat(true)).await;
+    call_until_over(platform.http, &platform, "my-own-key", &chat(true)).await;
+    let mut redis = platform.redis.connection();
+    let keys: Vec<String> = redis.keys("idempotent:*").unwrap();
+    assert_eq!(keys.len(), 1);
+    let value: Vec<u8> = redis.get(&keys[0]).unwrap();
+    assert!(value.len() > answer().concat().len());
+    for secret in ["one", "choices", "my-own-key", "hello", "event-stream"] {
+        assert!(!value.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret}");
+    }
+    let seconds: i64 = redis.ttl(&keys[0]).unwrap();
+    assert!((1..=600).contains(&seconds));
+}

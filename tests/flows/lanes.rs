@@ -1,0 +1,199 @@
+//! A load driver that costs little itself: calls on connections that stay open, at a pace that waits for nobody.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use stack::miner::Engine;
+use stack::platform::DOMAIN;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use uuid::Uuid;
+
+use crate::load::{End, Seen};
+use crate::scene::{Scene, User};
+
+const LONGEST: Duration = Duration::from_secs(60);
+/// A call whose moment has passed by this much is not made: all connections are busy.
+const TOO_LATE: Duration = Duration::from_millis(500);
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// A load to be offered.
+pub(crate) struct Offered {
+    lanes: usize,
+    lasts: Duration,
+    /// Calls per second; none: each connection calls again as soon as it is answered.
+    rate: Option<f64>,
+}
+
+/// What became of a load.
+pub(crate) struct Paced {
+    pub(crate) seen: Vec<Seen>,
+    /// How long each call took, in the order of `seen`.
+    took: Vec<Duration>,
+    pub(crate) offered_rate: f64,
+    lasts: Duration,
+}
+
+/// One connection over plain HTTP/1.1.
+struct Lane {
+    port: u16,
+    request: Arc<[u8]>,
+    stream: Option<TcpStream>,
+    buffer: Vec<u8>,
+}
+
+impl Offered {
+    /// Calls without a pause on so many connections.
+    pub(crate) fn all_the_time(lanes: usize, lasts: Duration) -> Self {
+        Self { lanes, lasts, rate: None }
+    }
+
+    /// Calls at an even pace, whatever becomes of them, on at most so many connections.
+    pub(crate) fn paced(lanes: usize, rate: f64, lasts: Duration) -> Self {
+        Self { lanes, lasts, rate: Some(rate) }
+    }
+
+    /// Offers it to the gateways in turn; each call asks for so many tokens in one piece.
+    pub(crate) async fn run(self, scene: &Scene, user: &User, tokens: u64) -> Paced {
+        let request: Arc<[u8]> = request(scene, user, tokens).into();
+        let ports: Vec<u16> = scene.platform.gateways.iter().map(|gateway| gateway.http_port).collect();
+        let (begins, next) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let mut lanes = JoinSet::new();
+        for number in 0..self.lanes {
+            let lane = Lane::new(ports[number % ports.len()], Arc::clone(&request));
+            lanes.spawn(lane.work(Arc::clone(&next), self.rate, begins, begins + self.lasts));
+        }
+        let (seen, took) = lanes.join_all().await.into_iter().flatten().unzip();
+        Paced { seen, took, offered_rate: self.rate.unwrap_or_default(), lasts: self.lasts }
+    }
+}
+
+impl Paced {
+    /// Calls per second that ended well.
+    pub(crate) fn goodput(&self) -> f64 {
+        self.rate(|call| call.end == End::Whole)
+    }
+
+    /// Such calls per second.
+    pub(crate) fn rate(&self, which: impl Fn(&Seen) -> bool) -> f64 {
+        self.seen.iter().filter(|call| which(call)).count() as f64 / self.lasts.as_secs_f64()
+    }
+
+    /// How long such calls took, the fastest first.
+    pub(crate) fn times(&self, which: impl Fn(&Seen) -> bool) -> Vec<Duration> {
+        let both = self.seen.iter().zip(&self.took);
+        let mut times: Vec<Duration> = both.filter(|(call, _)| which(call)).map(|(_, took)| *took).collect();
+        times.sort();
+        times
+    }
+}
+
+impl Lane {
+    fn new(port: u16, request: Arc<[u8]>) -> Self {
+        Self { port, request, stream: None, buffer: Vec::new() }
+    }
+
+    async fn work(
+        mut self,
+        next: Arc<AtomicU64>,
+        rate: Option<f64>,
+        begins: Instant,
+        ends: Instant,
+    ) -> Vec<(Seen, Duration)> {
+        let mut made = Vec::new();
+        loop {
+            if let Some(rate) = rate {
+                let moment = begins + Duration::from_secs_f64(next.fetch_add(1, Ordering::Relaxed) as f64 / rate);
+                if moment >= ends {
+                    return made;
+                }
+                if moment + TOO_LATE < Instant::now() {
+                    continue;
+                }
+                sleep_until(moment).await;
+            } else if Instant::now() >= ends {
+                return made;
+            }
+            let started = Instant::now();
+            let call = timeout(LONGEST, self.call(started)).await.ok().flatten();
+            if call.is_none() {
+                self.stream = None;
+                sleep(AFTER_FAILURE).await;
+            }
+            let call = call.unwrap_or(Seen { started, call: None, tokens: 0, end: End::Nothing, code: None });
+            made.push((call, started.elapsed()));
+        }
+    }
+
+    /// One call; none if its connection breaks.
+    async fn call(&mut self, started: Instant) -> Option<Seen> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => {
+                self.buffer.clear();
+                self.stream.insert(TcpStream::connect(("127.0.0.1", self.port)).await.ok()?)
+            }
+        };
+        stream.write_all(&self.request).await.ok()?;
+        let end = loop {
+            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                break end + 4;
+            }
+            (stream.read_buf(&mut self.buffer).await.ok()? > 0).then_some(())?;
+        };
+        let head = String::from_utf8(self.buffer.drain(..end).collect()).ok()?.to_ascii_lowercase();
+        let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let length: usize = field("content-length")?.parse().ok()?;
+        while self.buffer.len() < length {
+            (stream.read_buf(&mut self.buffer).await.ok()? > 0).then_some(())?;
+        }
+        let body: Vec<u8> = self.buffer.drain(..length).collect();
+        if field("connection") == Some("close") {
+            self.stream = None;
+        }
+        let status: u16 = head.split(' ').nth(1)?.parse().ok()?;
+        let call: Option<Uuid> = field(protocol::headers::INVOCATION_ID).and_then(|id| id.parse().ok());
+        if status == 200 {
+            return Some(Seen {
+                started,
+                call,
+                tokens: after(&body, "\"completion_tokens\":")?,
+                end: End::Whole,
+                code: None,
+            });
+        }
+        let code =
+            serde_json::from_slice::<serde_json::Value>(&body).ok()?["error"]["code"].as_str().map(str::to_owned);
+        Some(Seen { started, call, tokens: 0, end: End::Refused(status), code })
+    }
+}
+
+fn request(scene: &Scene, user: &User, tokens: u64) -> Vec<u8> {
+    let model = &scene.sample(Engine::Vllm).model;
+    let body = json!({
+        "model": model, "stream": false, "max_tokens": tokens, "messages": [{"role": "user", "content": "Go on."}],
+    })
+    .to_string();
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: llm.{DOMAIN}\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        user.key,
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// The number behind these words.
+fn after(body: &[u8], words: &str) -> Option<u64> {
+    let text = std::str::from_utf8(body).ok()?;
+    let digits = text.split(words).nth(1)?.trim_start();
+    digits.split(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
