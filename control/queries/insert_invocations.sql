@@ -9,4 +9,3 @@ select * from unnest(
     $16::double precision[], $17::jsonb[], $18::text[], $19::boolean[], $20::timestamptz[], $21::bytea[]
 )
 on conflict (invocation_id, started_at) do nothing
-returning invocation_id, started_at

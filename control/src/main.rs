@@ -93,8 +93,8 @@ fn keep_record(
     objects: &config::Store,
     state: &State,
 ) -> anyhow::Result<()> {
-    // A connection of its own: reading the stream blocks it.
-    let usage = UsageStream::new(bus::connect(redis.redis_url.reveal())?);
+    let url = redis.redis_url.reveal();
+    let usage = UsageStream::new(bus::connect(url)?, bus::connect(url)?);
     let ingest = IngestUsage::new(state.db.clone(), usage, Arc::clone(&state.metrics));
     lifecycle.spawn(IngestUsage::NAME, task::drive(ingest, state.clone(), lifecycle.stopping()));
     let export = ExportHours::new(state.db.clone(), store(objects), Arc::clone(&state.metrics));

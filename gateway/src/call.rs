@@ -225,15 +225,7 @@ impl<I: Instances> Calls<I> {
         let key = request.key()?;
         let funds = if key.is_some() { Funds::Later } else { Funds::Now };
         let presented = self.presented(&request, &routes)?;
-        // A signature covers the body: who signed is known only once that is read. Until then neither his limits are
-        // touched nor his view of the chute asked for: the answer would tell strangers which private chutes there are.
-        self.auth.screen(&presented).await?;
-        let early = match presented {
-            Presented::Signed { .. } => Err(presented),
-            Presented::None | Presented::Key(_) | Presented::Session(_) => {
-                Ok(self.auth.identify(presented, Covers::Purpose(PURPOSE)).await?)
-            }
-        };
+        let early = self.identify_early(presented).await?;
         let mut entry = None;
         if let (Ok(caller), Room::Chute(slug)) = (&early, &request.room) {
             let route = routes.by_slug(slug.as_str());
@@ -246,18 +238,17 @@ impl<I: Instances> Calls<I> {
         };
         let thinking = request.asks_for_thinking();
         let form = request.form();
-        let (entry, body) = match (&request.room, entry) {
-            (Room::Chute(_), Some(entry)) => {
-                let body = Body::read(entry.route.chute.template, &raw.bytes, thinking)?;
-                (entry, body)
-            }
-            (Room::Chute(slug), None) => {
+        let (entry, body) = match &request.room {
+            Room::Chute(slug) => {
                 let route = routes.by_slug(slug.as_str());
-                let entry = self.enter(&caller, route, Refusal::UnknownChute, stamp, funds).await?;
+                let entry = match entry {
+                    Some(entry) => entry,
+                    None => self.enter(&caller, route, Refusal::UnknownChute, stamp, funds).await?,
+                };
                 let body = Body::read(entry.route.chute.template, &raw.bytes, thinking)?;
                 (entry, body)
             }
-            (Room::Facade(template), _) => {
+            Room::Facade(template) => {
                 let body = Body::read(Some(*template), &raw.bytes, thinking)?.translated(form)?;
                 let model = body.model().ok_or(Refusal::UnknownChute)?;
                 let route = routes.by_name(*template, model, caller.user.id);
@@ -274,10 +265,9 @@ impl<I: Instances> Calls<I> {
         let cord = cord::find(chute, &request.method, form.cord_path(&request.path), stream)?.clone();
         let prompt = self.rerolls.prompt(caller.user.id, chute.id, body.asked());
         let prepared = body.prepare(chute, &cord)?;
-        let arrived = request.arrived;
         Ok(Job {
             stamp: *stamp,
-            arrived,
+            arrived: request.arrived,
             caller,
             entry,
             cord,
@@ -288,6 +278,18 @@ impl<I: Instances> Calls<I> {
             query,
             _memory: raw.memory,
         })
+    }
+
+    /// Who calls, or the signature that says so.
+    ///
+    /// A signature covers the body: who signed is known only once that is read. Until then neither his limits are
+    /// touched nor his view of the chute asked for: the answer would tell strangers which private chutes there are.
+    async fn identify_early(&self, presented: Presented) -> Result<Result<Caller, Presented>, Refusal> {
+        self.auth.screen(&presented).await?;
+        if matches!(presented, Presented::Signed { .. }) {
+            return Ok(Err(presented));
+        }
+        Ok(Ok(self.auth.identify(presented, Covers::Purpose(PURPOSE)).await?))
     }
 
     /// The credential of a request that may be a call at all.

@@ -204,7 +204,11 @@ impl Forwarded {
     }
 }
 
-fn rewrite_request(request: &mut RequestHeader, client: Client) -> pingora::Result<()> {
+/// Removes what only the edge may say about a client, and says it; each run of slashes in the path becomes one.
+///
+/// # Errors
+/// When a header cannot be set.
+pub fn rewrite_request(request: &mut RequestHeader, client: Client) -> pingora::Result<()> {
     let ours = |name: &HeaderName| {
         let name = name.as_str();
         let family = name.starts_with(headers::PREFIX) && !CREDENTIALS.contains(&name);

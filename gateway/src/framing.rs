@@ -3,6 +3,9 @@
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use pingora::http::RequestHeader;
+use pingora::{Error, ErrorType};
+
+use crate::refusal::Refusal;
 
 /// What is wrong with a head, in words for the client.
 pub type Unclear = &'static str;
@@ -25,6 +28,19 @@ pub fn check(request: &RequestHeader, raw: Option<&[u8]>) -> Result<(), Unclear>
         return Err("the target is not a path");
     }
     Ok(())
+}
+
+/// What the client is told when the framework cannot read on; none if there is nobody left to tell.
+#[must_use]
+pub fn refusal(error: &Error) -> Option<Refusal> {
+    match error.etype() {
+        ErrorType::InvalidHTTPHeader => Some(Refusal::BadRequest("the head is not a clear one".into())),
+        ErrorType::ReadTimedout => Some(Refusal::BodyTimeout),
+        other if matches!(other.as_str(), "InvalidChunk" | "InvalidTrailerEnd") => {
+            Some(Refusal::BadRequest("the chunks of the body are malformed".into()))
+        }
+        _ => None,
+    }
 }
 
 /// Line ends are CRLF, and no other control byte but the tab stands in a head.

@@ -150,10 +150,12 @@ impl Patience {
     /// Asks for limits of which a call found no slot here, and waits for the answer; false when it should give up.
     pub async fn ask(&mut self, subjects: Vec<Subject>) -> bool {
         self.rounds += 1;
-        let left = self.until.saturating_sub(self.leases.since.elapsed());
-        if self.rounds > ROUNDS || left.is_zero() {
+        let now = self.leases.since.elapsed();
+        if self.rounds > ROUNDS || now >= self.until {
             return false;
         }
+        // Once the lease is over the call may go on without an answer.
+        let left = self.leases.link.left(now);
         let (answered, wait) = oneshot::channel();
         if self.leases.questions.try_send(Question { subjects, answered: Some(answered) }).is_err() {
             return false;

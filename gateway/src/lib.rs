@@ -30,6 +30,7 @@ pub mod reroll;
 pub mod retry;
 pub mod server;
 pub mod strikes;
+mod sync;
 pub mod telemetry;
 pub mod tls;
 pub mod upgrade;

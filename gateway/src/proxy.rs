@@ -200,18 +200,14 @@ impl ProxyHttp for Proxy {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, visit: &mut Visit) -> FailToProxy {
         let failed = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        let Some(forwarded) = &visit.forwarded else { return failed };
-        let refusal = match (error.esource(), error.etype()) {
-            (ErrorSource::Downstream, ErrorType::ReadTimedout) => Refusal::BodyTimeout,
-            (ErrorSource::Downstream, _) => return failed,
-            (ErrorSource::Upstream | ErrorSource::Internal | ErrorSource::Unset, reason) => {
-                tracing::warn!(
-                    service = forwarded.service().name(),
-                    reason = reason.as_str(),
-                    "a service did not answer"
-                );
-                forwarded.refusal(error)
-            }
+        let Some(forwarded) = visit.forwarded.as_ref() else { return failed };
+        let refusal = if matches!(error.esource(), ErrorSource::Downstream) {
+            let Some(refusal) = framing::refusal(error) else { return failed };
+            refusal
+        } else {
+            let (service, reason) = (forwarded.service().name(), error.etype().as_str());
+            tracing::warn!(service, reason, "a service did not answer");
+            forwarded.refusal(error)
         };
         if session.response_written().is_none()
             && let Ok((head, body)) = forward::answer(&refusal)

@@ -5,19 +5,11 @@
 //! milliseconds later. The call never waits for Redis: a background service ships what is durable.
 
 mod adopt;
-mod ages;
-mod appender;
-mod book;
+mod disk;
 mod folder;
 mod keeper;
-mod log;
 pub mod meter;
-mod reader;
-#[cfg(test)]
-mod sample;
-mod segment;
 mod service;
-mod shipped;
 mod shipper;
 mod slots;
 mod stream;
@@ -31,6 +23,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
 use protocol::ids::WriterId;
+use protocol::record::appender::Appender;
+pub use protocol::record::log::LogUnwritable;
+use protocol::record::log::{Log, REASON, Ticket};
 use protocol::record::settle;
 pub use protocol::record::settle::Counters;
 use protocol::record::slot::Slot;
@@ -38,21 +33,17 @@ use protocol::usage::{Admission, Facts, Outcome, Record};
 
 use crate::clock::Clock;
 use crate::metrics::{Metrics, Underway};
-use appender::Appender;
+use disk::Files;
 use folder::{Folder, Lock};
-pub use log::LogUnwritable;
-use log::{Log, Ticket};
 pub use service::Service;
 use slots::Slots;
+use tokio::sync::Notify;
 
 /// Smallest segment: some of the largest frames and the reserve's arithmetic must fit.
 const SMALLEST_SEGMENT: u64 = 64 * 1024;
 
 /// What the reserve holds for each call that may be in flight.
 const RESERVE_PER_CALL: u64 = 2048;
-
-/// Longest reason of a failure, in bytes; the rest is cut off.
-const REASON: usize = 64;
 
 /// Reason of an attempt whose client went away before anything reached it.
 pub const ABORTED: &str = "ABORTED";
@@ -80,7 +71,9 @@ struct Shared {
     writer: WriterId,
     folder: Folder,
     _lock: Lock,
-    log: Log,
+    log: Log<Files>,
+    /// Told when more of the log is durable.
+    durable: Notify,
     slots: Slots,
     settings: Settings,
     clock: Clock,
@@ -112,12 +105,13 @@ impl UsageLog {
         let writer = WriterId::random();
         let (folder, lock) = Folder::create(&settings.folder, writer)?;
         let slots = Slots::create(&folder.slots(), calls)?;
-        let appender = Appender::new(folder.segments(), VecDeque::new(), 1);
+        let appender = Appender::new(Files::of(&folder), VecDeque::new(), 1, 0);
         let wanted = (u64::from(calls) * RESERVE_PER_CALL).div_ceil(settings.segment).max(1);
         let log = Log::create(appender, settings.segment, usize::try_from(wanted).map_err(io::Error::other)?)?;
         metrics.record.writable.set(1);
-        let slots_failed = AtomicBool::new(false);
-        let shared = Shared { writer, folder, _lock: lock, log, slots, settings, clock, metrics, slots_failed };
+        let (durable, slots_failed) = (Notify::new(), AtomicBool::new(false));
+        let shared =
+            Shared { writer, folder, _lock: lock, log, durable, slots, settings, clock, metrics, slots_failed };
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -1,5 +1,9 @@
 //! Whatever dies under load, each call is counted once: by clients, in Postgres and in the export.
 
+mod away;
+mod disk;
+mod kills;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -82,7 +86,7 @@ async fn a_gateway_killed_in_the_middle_of_streams_loses_nothing() {
     for _ in 0..Size::asked().pick(1, 10) {
         let mut streams = JoinSet::new();
         for _ in 0..CLIENTS {
-            let (web, url, key) = (scene.client(), scene.url_at("llm", 0), user.key.clone());
+            let (web, url, key) = (scene.client(), scene.plain_url("llm"), user.key.clone());
             let model = scene.sample(Engine::Vllm).model.clone();
             streams.spawn(async move { load::ask(&web, &url, &key, &model, 400).await });
         }

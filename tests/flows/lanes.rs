@@ -36,6 +36,7 @@ pub(crate) struct Paced {
     took: Vec<Duration>,
     pub(crate) offered_rate: f64,
     lasts: Duration,
+    ends: Instant,
 }
 
 /// One connection over plain HTTP/1.1.
@@ -68,7 +69,7 @@ impl Offered {
             lanes.spawn(lane.work(Arc::clone(&next), self.rate, begins, begins + self.lasts));
         }
         let (seen, took) = lanes.join_all().await.into_iter().flatten().unzip();
-        Paced { seen, took, offered_rate: self.rate.unwrap_or_default(), lasts: self.lasts }
+        Paced { seen, took, offered_rate: self.rate.unwrap_or_default(), lasts: self.lasts, ends: begins + self.lasts }
     }
 }
 
@@ -78,9 +79,11 @@ impl Paced {
         self.rate(|call| call.end == End::Whole)
     }
 
-    /// Such calls per second.
+    /// Such calls per second, of those that ended while the load was offered.
     pub(crate) fn rate(&self, which: impl Fn(&Seen) -> bool) -> f64 {
-        self.seen.iter().filter(|call| which(call)).count() as f64 / self.lasts.as_secs_f64()
+        let both = self.seen.iter().zip(&self.took);
+        let ended = both.filter(|(call, took)| which(call) && call.started + **took <= self.ends);
+        ended.count() as f64 / self.lasts.as_secs_f64()
     }
 
     /// How long such calls took, the fastest first.

@@ -23,11 +23,11 @@ const AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// How a call ended for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With `[DONE]`.
+    /// With `[DONE]`, or with all of an answer in one piece.
     Whole,
-    /// In the middle of the stream, with an error event.
+    /// In the middle of the answer, with an error event.
     Told,
-    /// In the middle of the stream, without a word.
+    /// In the middle of the answer, without a word.
     Cut,
     /// With an answer that is no stream.
     Refused(u16),
@@ -49,7 +49,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    fn nothing(started: Instant) -> Self {
+    pub(crate) fn nothing(started: Instant) -> Self {
         Self { started, call: None, tokens: 0, end: End::Nothing, code: None }
     }
 }
@@ -63,10 +63,23 @@ pub(crate) struct Load {
 impl Load {
     /// Starts clients that take turns at the gateways; what they ask for follows from the seed.
     pub(crate) fn start(scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
+        let urls = (0..scene.gateways()).map(|gateway| scene.url_at("llm", gateway)).collect();
+        Self::at(urls, scene, user, clients, seed)
+    }
+
+    /// The same over HTTP/1.1 without TLS: what a gateway has written, its client gets, even from one that dies.
+    ///
+    /// Of HTTP/2 a part still waits inside the gateway, and the reset that follows takes more.
+    pub(crate) fn start_plain(scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
+        let urls = (0..scene.gateways()).map(|gateway| scene.plain_url_at("llm", gateway)).collect();
+        Self::at(urls, scene, user, clients, seed)
+    }
+
+    fn at(urls: Vec<String>, scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
         let stop = watch::Sender::new(false);
         let mut running = JoinSet::new();
         for number in 0..clients {
-            let urls: Vec<String> = (0..scene.gateways()).map(|gateway| scene.url_at("llm", gateway)).collect();
+            let urls = urls.clone();
             let (web, key, model) = (scene.client(), user.key.clone(), scene.sample(Engine::Vllm).model.clone());
             let (mut choice, stopping) = (StdRng::seed_from_u64(seed ^ (number << 32)), stop.subscribe());
             running.spawn(async move {
@@ -103,8 +116,7 @@ pub(crate) async fn ask(web: &Client, url: &str, key: &str, model: &str, tokens:
     let id = call_of(&answer);
     if !answer.status().is_success() {
         let end = End::Refused(answer.status().as_u16());
-        let body: Value = answer.json().await.unwrap_or_default();
-        let code = body.pointer("/error/code").and_then(Value::as_str).map(str::to_owned);
+        let code = code_of(&answer.bytes().await.unwrap_or_default());
         return Seen { started, call: id, tokens: 0, end, code };
     }
     let (tokens, end) = read(&mut answer.bytes_stream(), u64::MAX).await;
@@ -116,7 +128,13 @@ pub(crate) fn call_of(answer: &Response) -> Option<Uuid> {
     answer.headers().get(headers::INVOCATION_ID)?.to_str().ok()?.parse().ok()
 }
 
-/// Reads so many content chunks of a stream; their number, and how the stream ended.
+/// The code in the body of a refusal.
+pub(crate) fn code_of(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    body.pointer("/error/code")?.as_str().map(str::to_owned)
+}
+
+/// Reads so many content chunks of a stream; their number, and how it ended up to there.
 pub(crate) async fn read(
     pieces: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
     at_most: u64,
@@ -124,32 +142,51 @@ pub(crate) async fn read(
     read_telling(pieces, at_most, |_| ()).await
 }
 
-/// The same, telling how many there are after each line.
+/// The same, telling how many there are after each piece.
 pub(crate) async fn read_telling(
     pieces: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin),
     at_most: u64,
     mut tell: impl FnMut(u64),
 ) -> (u64, End) {
-    let (mut text, mut tokens) = (Vec::new(), 0);
+    let mut reading = Reading::default();
     while let Some(Ok(piece)) = pieces.next().await {
-        text.extend_from_slice(&piece);
-        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = text.drain(..=end).collect();
+        let end = reading.take(&piece, at_most);
+        tell(reading.tokens);
+        if let Some(end) = end {
+            return (reading.tokens, end);
+        }
+    }
+    (reading.tokens, End::Cut)
+}
+
+/// A stream of events as far as it has come.
+#[derive(Default)]
+pub(crate) struct Reading {
+    rest: Vec<u8>,
+    /// Content chunks so far.
+    pub(crate) tokens: u64,
+}
+
+impl Reading {
+    /// Takes in the next bytes; says how the stream has ended once it has, or once it has so many content chunks.
+    pub(crate) fn take(&mut self, piece: &[u8], at_most: u64) -> Option<End> {
+        self.rest.extend_from_slice(piece);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
             let Some(data) = line.trim_ascii().strip_prefix(b"data: ") else { continue };
             if data == b"[DONE]" {
-                return (tokens, End::Whole);
+                return Some(End::Whole);
             }
             let chunk: Value = serde_json::from_slice(data).unwrap();
             if chunk.get("error").is_some() {
-                return (tokens, End::Told);
+                return Some(End::Told);
             }
             let content = chunk.pointer("/choices/0/delta/content").and_then(Value::as_str);
-            tokens += u64::from(content.is_some_and(|content| !content.is_empty()));
-            tell(tokens);
-            if tokens == at_most {
-                return (tokens, End::Cut);
+            self.tokens += u64::from(content.is_some_and(|content| !content.is_empty()));
+            if self.tokens == at_most {
+                return Some(End::Cut);
             }
         }
+        None
     }
-    (tokens, End::Cut)
 }

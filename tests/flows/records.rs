@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 const LONGEST: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
 /// Time in which a second row would come, if there was one.
-const SETTLED: Duration = Duration::from_millis(1500);
+pub(crate) const SETTLED: Duration = Duration::from_millis(1500);
 
 /// One attempt of a call.
 #[derive(Debug, sqlx::FromRow)]
@@ -51,6 +51,13 @@ pub(crate) async fn only_attempt(db: &PgPool, invocation: &Value) -> Attempt {
     let mut attempts = attempts(db, invocation).await;
     assert_eq!(attempts.len(), 1, "{attempts:?}");
     attempts.remove(0)
+}
+
+/// All attempts of a user's calls, in their order.
+pub(crate) async fn of_user(db: &PgPool, user: Uuid) -> Vec<Attempt> {
+    let text = "select chute_id, user_id, function_name, outcome, delivered, error_message, metrics \
+                from invocations where user_id = $1 order by started_at";
+    sqlx::query_as(text).bind(user).fetch_all(db).await.unwrap()
 }
 
 async fn read(db: &PgPool, call: Uuid) -> Vec<Attempt> {

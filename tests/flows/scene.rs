@@ -97,7 +97,12 @@ impl Scene {
 
     /// A host's address without TLS.
     pub(crate) fn plain_url(&self, label: &str) -> String {
-        format!("http://{label}.{DOMAIN}:{}", self.platform.gateways[0].http_port)
+        self.plain_url_at(label, 0)
+    }
+
+    /// A host's address without TLS at any gateway.
+    pub(crate) fn plain_url_at(&self, label: &str, gateway: usize) -> String {
+        format!("http://{label}.{DOMAIN}:{}", self.platform.gateways[gateway].http_port)
     }
 
     pub(crate) fn gateways(&self) -> usize {

@@ -125,7 +125,7 @@ impl Streams {
 
     async fn all_begun(&mut self, run: &Run) {
         let all = self.begun.wait_for(|begun| *begun == run.streams);
-        tokio::time::timeout(2 * LONGEST, all).await.expect("all streams begin").unwrap();
+        tokio::time::timeout(4 * LONGEST, all).await.expect("all streams begin").unwrap();
     }
 }
 
@@ -236,8 +236,8 @@ async fn until_ended(process: &mut Child) -> Duration {
 async fn an_upgrade_and_changed_certificates_under_load_fail_no_call_and_cut_no_stream() {
     let run = Run {
         streams: Size::asked().pick(24, 1000),
-        tokens: Size::asked().pick(300, 120),
-        tokens_per_second: Size::asked().pick(10.0, 0.5),
+        tokens: Size::asked().pick(300, 100),
+        tokens_per_second: Size::asked().pick(10.0, 0.3),
         callers: Size::asked().pick(1, 4),
     };
     let (mut scene, user) = scene(&run).await;

@@ -44,6 +44,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// Folder for PostgreSQL's data when its user cannot enter `folder`.
     pub state: PathBuf,
+    /// Folder of the gateways' record logs.
+    pub records: PathBuf,
     /// The executables.
     pub programs: Programs,
     /// Number of gateways.
@@ -97,6 +99,7 @@ impl Options {
     pub fn new(folder: PathBuf, programs: Programs) -> Self {
         Self {
             state: folder.join("state"),
+            records: folder.join("records"),
             folder,
             programs,
             gateways: 2,
@@ -117,6 +120,7 @@ impl Platform {
     pub async fn start(mut options: Options) -> anyhow::Result<Self> {
         let say = options.progress;
         options.folder = prepare(&options.folder)?;
+        private::make_folder(&options.records)?;
         let folder = options.folder.clone();
         let secrets = Secrets::of_folder(&folder)?;
         let certificates = Certificates::of_folder(&folder, DOMAIN)?;
@@ -259,7 +263,6 @@ fn prepare(folder: &Path) -> anyhow::Result<PathBuf> {
     let folder = folder.canonicalize().context("finding the folder of the stack")?;
     std::fs::set_permissions(&folder, Permissions::from_mode(0o711)).context("opening the folder of the stack")?;
     private::make_folder(&folder.join("log"))?;
-    private::make_folder(&folder.join("records"))?;
     private::make_folder(&folder.join("upgrades"))?;
     Ok(folder)
 }
@@ -289,7 +292,7 @@ fn gateway_settings(
         api: control.api_port,
         control_url: control.internal_url(),
         certificates: certificates.folder.clone(),
-        records: options.folder.join("records"),
+        records: options.records.clone(),
         upgrades: options.folder.join("upgrades"),
         clock_offset: options.clock_offset,
         overrides: options.gateway_settings.clone(),

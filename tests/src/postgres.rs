@@ -84,6 +84,23 @@ impl Postgres {
     /// When it does not come back.
     pub async fn restart(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
         self.stop().await?;
+        self.start_again(spawner).await
+    }
+
+    /// Ends it at once, as a crash does: all its processes are gone, and nothing is written that was not.
+    ///
+    /// # Errors
+    /// When it had to be killed.
+    pub async fn crash(&mut self) -> anyhow::Result<()> {
+        // KILL would end only the first of its processes.
+        self.child.stop(Signal::QUIT, STOP).await
+    }
+
+    /// Starts it on its data after it ended.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn start_again(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
         self.child = spawner.start(&self.launch).await?;
         self.wait_until_ready().await
     }

@@ -1,4 +1,4 @@
-//! The size of a proof: what its issue states, or a small run of the same code for every `make test`.
+//! What a proof is asked for: its size, as its issue states it or small for every `make test`, and its seed.
 
 use clap::{Parser, ValueEnum};
 
@@ -17,6 +17,16 @@ struct Asked {
     /// How much evidence to gather.
     #[arg(long, env = "CHUTES_PROOF", value_enum, default_value = "small")]
     size: Size,
+
+    /// From which number all that is drawn at random follows; without it, another one each time.
+    #[arg(long, env = "CHUTES_PROOF_SEED")]
+    seed: Option<u64>,
+}
+
+/// The number that all random choices of a proof follow from; the proof prints it, so that it can be asked for again.
+#[must_use]
+pub fn seed() -> u64 {
+    Asked::parse_from(["proof"]).seed.unwrap_or_else(rand::random)
 }
 
 impl Size {

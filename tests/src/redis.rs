@@ -78,6 +78,14 @@ impl Redis {
     /// When the new one does not answer.
     pub async fn replace_by_empty(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
         self.child.kill()?;
+        self.start_again(spawner).await
+    }
+
+    /// Starts an empty one after it ended.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn start_again(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
         self.child = spawner.start(&self.launch).await?;
         self.wait_until_ready().await
     }

@@ -20,6 +20,7 @@
 //!   Redis left, `gateways × share` afterwards. An allowance that is worth money has no share: only what is ready.
 //! * Redis empty: it gives out nothing for [`SETTLE`], in which gateways claim again what they hold and otherwise keep
 //!   to their share.
+//! * A gateway that died leaves its part of an allowance, with what it kept ready, unused until [`Terms::linger`] is over.
 //! * A gateway that Redis does not hear for [`DEAD_AFTER`] loses its claims, those per minute a minute later.
 
 pub mod claims;

@@ -1,7 +1,5 @@
 //! The record of one attempt, as it travels from a gateway's log to Postgres.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +129,9 @@ pub struct Beat {
     pub closed: bool,
 }
 
+/// Fields of a final in the usage stream: its writer, its sequence, its record as JSON.
+pub const FINAL_FIELDS: [&str; 3] = ["w", "s", "r"];
+
 /// An entry of the usage stream.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
@@ -192,11 +193,14 @@ impl Entry {
     #[must_use]
     pub fn to_fields(&self) -> Vec<(&'static str, String)> {
         match self {
-            Self::Final { writer, sequence, record } => vec![
-                ("w", writer.to_string()),
-                ("s", sequence.to_string()),
-                ("r", serde_json::to_string(record).expect("a record serialises")),
-            ],
+            Self::Final { writer, sequence, record } => {
+                let [of, place, text] = FINAL_FIELDS;
+                vec![
+                    (of, writer.to_string()),
+                    (place, sequence.to_string()),
+                    (text, serde_json::to_string(record).expect("a record serialises")),
+                ]
+            }
             Self::Gap { writer, from, through, damaged } => vec![
                 ("w", writer.to_string()),
                 ("s", from.to_string()),
@@ -211,25 +215,27 @@ impl Entry {
         }
     }
 
-    /// Reads the fields of a stream entry.
+    /// Reads a stream entry, field by field.
     ///
     /// # Errors
     /// When a field is missing or unreadable.
-    pub fn from_fields(fields: &HashMap<String, String>) -> Result<Self, Unreadable> {
-        let writer = fields.get("w").ok_or(Unreadable::Missing("w"))?;
-        let writer = writer.parse().map_err(|_| Unreadable::Bad("w"))?;
-        if let Some(beat) = fields.get("b") {
-            return Ok(Self::Beat { writer, beat: serde_json::from_str(beat)? });
+    pub fn read<'a>(field: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, Unreadable> {
+        let wanted = |name| field(name).ok_or(Unreadable::Missing(name));
+        let writer = parsed(wanted("w")?).ok_or(Unreadable::Bad("w"))?;
+        if let Some(beat) = field("b") {
+            return Ok(Self::Beat { writer, beat: serde_json::from_slice(beat)? });
         }
-        let sequence = fields.get("s").ok_or(Unreadable::Missing("s"))?;
-        let sequence = sequence.parse().map_err(|_| Unreadable::Bad("s"))?;
-        if let Some(end) = fields.get("g") {
-            let GapEnd { through, damaged } = serde_json::from_str(end)?;
+        let sequence = parsed(wanted("s")?).ok_or(Unreadable::Bad("s"))?;
+        if let Some(end) = field("g") {
+            let GapEnd { through, damaged } = serde_json::from_slice(end)?;
             return Ok(Self::Gap { writer, from: sequence, through, damaged });
         }
-        let record = fields.get("r").ok_or(Unreadable::Missing("r"))?;
-        Ok(Self::Final { writer, sequence, record: serde_json::from_str(record)? })
+        Ok(Self::Final { writer, sequence, record: serde_json::from_slice(wanted("r")?)? })
     }
+}
+
+fn parsed<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// A gateway's report that an instance does not answer as it should; an entry of the strikes stream.

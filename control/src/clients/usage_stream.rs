@@ -11,15 +11,18 @@ use redis::{Cmd, RedisError, RedisResult, Value, cmd, pipe};
 
 /// Name of the one consumer; the duty's lock keeps it alone.
 const CONSUMER: &str = "ingest_usage";
-/// Most entries of one read.
-const COUNT: usize = 500;
+/// Most entries of one read. Gateways write no entry over 8 KiB.
+const COUNT: usize = 4000;
 /// How long a read waits for new entries.
 const BLOCK: Duration = Duration::from_millis(250);
 
 /// The consumer's end of the stream.
 #[derive(Clone)]
 pub struct UsageStream {
-    redis: ConnectionManager,
+    /// Blocked while a read waits.
+    reads: ConnectionManager,
+    /// For what must not wait behind a read.
+    writes: ConnectionManager,
 }
 
 /// Which entries a read asks for.
@@ -32,17 +35,17 @@ pub enum Wanted {
 }
 
 impl UsageStream {
-    /// A stream on a connection of its own, because reads block it.
+    /// A stream on two connections of its own, because reads block one.
     #[must_use]
-    pub fn new(redis: ConnectionManager) -> Self {
-        Self { redis }
+    pub fn new(reads: ConnectionManager, writes: ConnectionManager) -> Self {
+        Self { reads, writes }
     }
 
-    /// The next entries, at most 500; a Redis that lost the group gets it again, and with it all entries it has.
+    /// The next entries, at most 4,000; a Redis that lost the group gets it again, and with it all entries it has.
     ///
     /// # Errors
     /// When Redis is away.
-    pub async fn read(&mut self, wanted: Wanted) -> anyhow::Result<Vec<RawEntry>> {
+    pub async fn read(&self, wanted: Wanted) -> anyhow::Result<Vec<RawEntry>> {
         match self.request(wanted).await {
             Err(error) if lost_group(&error) => {
                 self.create_group().await.context("creating the consumer group")?;
@@ -57,15 +60,15 @@ impl UsageStream {
     ///
     /// # Errors
     /// When Redis is away.
-    pub async fn acknowledge(&mut self, entries: &[RawEntry]) -> anyhow::Result<()> {
+    pub async fn acknowledge(&self, entries: &[RawEntry]) -> anyhow::Result<()> {
         let Some(last) = entries.last() else { return Ok(()) };
         let mut acknowledge = command("XACK");
         for entry in entries {
             acknowledge.arg(&entry.id);
         }
-        acknowledge.exec_async(&mut self.redis).await.context("acknowledging usage entries")?;
+        acknowledge.exec_async(&mut self.writes.clone()).await.context("acknowledging usage entries")?;
         let pending: RedisResult<(u64, Option<String>, Value, Value)> =
-            command("XPENDING").query_async(&mut self.redis).await;
+            command("XPENDING").query_async(&mut self.writes.clone()).await;
         let keep_from = match pending {
             Ok((_, Some(oldest), ..)) => oldest,
             Ok((_, None, ..)) => following(&last.id).context("reading an entry's id")?,
@@ -76,7 +79,7 @@ impl UsageStream {
             .arg(Key::usage().as_str())
             .arg("MINID")
             .arg(keep_from)
-            .exec_async(&mut self.redis)
+            .exec_async(&mut self.writes.clone())
             .await
             .context("trimming the usage stream")
     }
@@ -85,47 +88,47 @@ impl UsageStream {
     ///
     /// # Errors
     /// When Redis is away.
-    pub async fn replace_marks(&mut self, marks: &[(WriterId, u64)]) -> anyhow::Result<()> {
+    pub async fn replace_marks(&self, marks: &[(WriterId, u64)]) -> anyhow::Result<()> {
         let key = Key::usage_marks();
         let mut publish = pipe();
         publish.atomic().del(key.as_str()).ignore();
         if !marks.is_empty() {
             publish.hset_multiple(key.as_str(), &fields(marks)).ignore();
         }
-        publish.exec_async(&mut self.redis).await.context("publishing marks")
+        publish.exec_async(&mut self.writes.clone()).await.context("publishing marks")
     }
 
     /// Publishes some writers' marks.
     ///
     /// # Errors
     /// When Redis is away.
-    pub async fn publish_marks(&mut self, marks: &[(WriterId, u64)]) -> anyhow::Result<()> {
+    pub async fn publish_marks(&self, marks: &[(WriterId, u64)]) -> anyhow::Result<()> {
         if marks.is_empty() {
             return Ok(());
         }
         let mut publish = cmd("HSET");
         publish.arg(Key::usage_marks().as_str()).arg(fields(marks));
-        publish.exec_async(&mut self.redis).await.context("publishing marks")
+        publish.exec_async(&mut self.writes.clone()).await.context("publishing marks")
     }
 
-    async fn request(&mut self, wanted: Wanted) -> RedisResult<Value> {
+    async fn request(&self, wanted: Wanted) -> RedisResult<Value> {
         let mut read = cmd("XREADGROUP");
         read.arg("GROUP").arg(USAGE_GROUP).arg(CONSUMER).arg("COUNT").arg(COUNT);
         match wanted {
             Wanted::Pending => read.arg("STREAMS").arg(Key::usage().as_str()).arg("0"),
             Wanted::New => read.arg("BLOCK").arg(BLOCK.as_millis()).arg("STREAMS").arg(Key::usage().as_str()).arg(">"),
         };
-        read.query_async(&mut self.redis).await
+        read.query_async(&mut self.reads.clone()).await
     }
 
-    async fn create_group(&mut self) -> RedisResult<()> {
+    async fn create_group(&self) -> RedisResult<()> {
         let created = cmd("XGROUP")
             .arg("CREATE")
             .arg(Key::usage().as_str())
             .arg(USAGE_GROUP)
             .arg("0")
             .arg("MKSTREAM")
-            .exec_async(&mut self.redis)
+            .exec_async(&mut self.writes.clone())
             .await;
         match created {
             Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),

@@ -13,6 +13,9 @@ use super::stored;
 /// # Errors
 /// When Postgres is away.
 pub async fn add(db: impl PgExecutor<'_>, calls: &BTreeMap<ChuteId, i64>) -> sqlx::Result<()> {
+    if calls.is_empty() {
+        return Ok(());
+    }
     let (chutes, counts): (Vec<Uuid>, Vec<i64>) = calls.iter().map(|(chute, count)| (chute.0, *count)).unzip();
     sqlx::query!(
         "insert into chute_calls as held (chute_id, calls) select * from unnest($1::uuid[], $2::bigint[])

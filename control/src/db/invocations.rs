@@ -16,9 +16,9 @@ use crate::domain::pace::Metrics;
 
 /// An attempt on its way into the table.
 #[derive(Clone, Debug)]
-pub struct NewInvocation {
+pub struct NewInvocation<'a> {
     /// The record as it arrived.
-    pub record: Record,
+    pub record: &'a Record,
     /// Of the record.
     pub content_hash: [u8; 32],
     /// Why it is not paid; none for one that is.
@@ -34,11 +34,18 @@ pub struct NewInvocation {
 /// # Errors
 /// When Postgres is away.
 pub async fn hashes(db: impl PgExecutor<'_>, keys: &[AttemptKey]) -> sqlx::Result<Vec<(AttemptKey, Vec<u8>)>> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
     let (ids, times): (Vec<Uuid>, Vec<DateTime<Utc>>) = keys.iter().map(|(id, at)| (id.0, *at)).unzip();
+    // The offset keeps the planner from reading whole partitions, as it would for a plain join.
     let rows = sqlx::query!(
-        r#"select invocation_id as "invocation_id!", started_at as "started_at!", content_hash
-        from unnest($1::uuid[], $2::timestamptz[]) as asked (invocation_id, started_at)
-        join invocations using (invocation_id, started_at)"#,
+        r#"select asked.invocation_id as "invocation_id!", asked.started_at as "started_at!", held.content_hash
+        from unnest($1::uuid[], $2::timestamptz[]) as asked (invocation_id, started_at), lateral (
+            select content_hash from invocations
+            where invocations.invocation_id = asked.invocation_id and invocations.started_at = asked.started_at
+            offset 0
+        ) as held"#,
         &ids,
         &times,
     )
@@ -47,38 +54,41 @@ pub async fn hashes(db: impl PgExecutor<'_>, keys: &[AttemptKey]) -> sqlx::Resul
     Ok(rows.into_iter().map(|row| ((InvocationId(row.invocation_id), row.started_at), row.content_hash)).collect())
 }
 
-/// Writes attempts and says which of them are new.
+/// Writes attempts and says how many of them are new.
 ///
 /// # Errors
 /// When Postgres is away or refuses a value.
-pub async fn insert(db: impl PgExecutor<'_>, rows: &[NewInvocation]) -> sqlx::Result<Vec<AttemptKey>> {
+pub async fn insert(db: impl PgExecutor<'_>, rows: &[NewInvocation<'_>]) -> sqlx::Result<u64> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
     let inserted = sqlx::query_file!(
         "queries/insert_invocations.sql",
         &column(rows, |row| row.record.admission.invocation.0),
         &column(rows, |row| row.record.admission.call.0),
         &column(rows, |row| row.record.admission.chute.0),
         &column(rows, |row| row.record.admission.chute_owner.0),
-        &column(rows, |row| row.record.admission.function.clone()),
+        &column(rows, |row| row.record.admission.function.as_str()) as &[&str],
         &column(rows, |row| row.record.admission.user.0),
         &column(rows, |row| row.record.admission.key.map(|key| key.0)) as &[Option<Uuid>],
         &column(rows, |row| row.record.admission.image.0),
         &column(rows, |row| row.record.admission.image_owner.0),
         &column(rows, |row| row.record.admission.instance.0),
         &column(rows, |row| row.record.admission.miner_uid),
-        &column(rows, |row| row.record.admission.hotkey.to_string()),
+        &column(rows, |row| row.record.admission.hotkey.as_str()) as &[&str],
         &column(rows, |row| row.record.admission.started_at),
         &column(rows, |row| row.record.completed_at),
-        &column(rows, |row| row.error.clone()) as &[Option<String>],
+        &column(rows, |row| row.error.as_deref()) as &[Option<&str>],
         &column(rows, |row| row.record.admission.multiplier),
-        &column(rows, |row| row.metrics.clone().map(Json)) as &[Option<Json<Metrics>>],
-        &column(rows, |row| outcome(row.record.outcome).to_owned()),
+        &column(rows, |row| row.metrics.as_ref().map(Json)) as &[Option<Json<&Metrics>>],
+        &column(rows, |row| outcome(row.record.outcome)) as &[&str],
         &column(rows, |row| row.record.delivered),
         &column(rows, |row| row.export_hour.end()),
-        &column(rows, |row| row.content_hash.to_vec()),
+        &column(rows, |row| row.content_hash.as_slice()) as &[&[u8]],
     )
-    .fetch_all(db)
+    .execute(db)
     .await?;
-    Ok(inserted.into_iter().map(|row| (InvocationId(row.invocation_id), row.started_at)).collect())
+    Ok(inserted.rows_affected())
 }
 
 /// The rows of one hour's file, in the order of the file; read as they are consumed.
@@ -162,7 +172,7 @@ impl Row {
     }
 }
 
-fn column<T>(rows: &[NewInvocation], value: impl Fn(&NewInvocation) -> T) -> Vec<T> {
+fn column<'a, T>(rows: &'a [NewInvocation<'a>], value: impl Fn(&'a NewInvocation<'a>) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }
 

@@ -13,6 +13,9 @@ use uuid::Uuid;
 /// # Errors
 /// When Postgres is away.
 pub async fn add(db: impl PgExecutor<'_>, calls: &BTreeMap<(UserId, NaiveDate, Bucket), i64>) -> sqlx::Result<()> {
+    if calls.is_empty() {
+        return Ok(());
+    }
     let users: Vec<Uuid> = calls.keys().map(|(user, ..)| user.0).collect();
     let days: Vec<NaiveDate> = calls.keys().map(|(_, day, _)| *day).collect();
     let buckets: Vec<String> = calls.keys().map(|(.., bucket)| bucket.to_string()).collect();

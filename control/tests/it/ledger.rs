@@ -41,7 +41,8 @@ impl Ledger {
 
     /// The consumer's end of the stream.
     pub(crate) fn stream(&self) -> UsageStream {
-        UsageStream::new(bus::connect(&self.redis.url()).unwrap())
+        let connect = || bus::connect(&self.redis.url()).unwrap();
+        UsageStream::new(connect(), connect())
     }
 
     /// Runs the ingester until the stream is empty.

@@ -5,6 +5,7 @@ mod admin;
 mod admin_chutes;
 mod duties;
 mod export_hour;
+mod fuzz;
 mod http;
 mod ingest_usage;
 mod invocations;

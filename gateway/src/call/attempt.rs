@@ -45,6 +45,7 @@ enum Attempt<'a> {
 }
 
 /// What waiting for an answer came to.
+#[expect(clippy::large_enum_variant, reason = "taken apart where it is made, once per attempt")]
 enum Waited<'a, A> {
     /// The instance has an answer, or none that the client should get.
     Opened(Result<Opening<A>, Unopened>),

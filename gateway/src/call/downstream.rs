@@ -11,6 +11,8 @@ use pingora::protocols::http::ServerSession;
 use tracing::debug;
 
 use super::socket;
+use crate::framing;
+use crate::refusal::Refusal;
 
 /// How often the connection of a silent client is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -20,12 +22,12 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct Gone;
 
 /// Why the next piece of a request body does not come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Unread {
-    /// The client went away, or sent something that is no body.
+    /// The client went away.
     Gone,
-    /// The client was silent for too long.
-    Timeout,
+    /// The client was silent for too long, or sent what is no body.
+    Refused(Refusal),
 }
 
 /// The head of an answer.
@@ -87,9 +89,11 @@ impl Downstream for Client<'_> {
             Ok(Ok(piece)) => Ok(piece),
             Ok(Err(error)) => {
                 debug!(%error, "request body broke off");
-                Err(Unread::Gone)
+                // Where this body ends is not known, so nothing behind it can be read.
+                self.session.set_keepalive(None);
+                Err(framing::refusal(&error).map_or(Unread::Gone, Unread::Refused))
             }
-            Err(_) => Err(Unread::Timeout),
+            Err(_) => Err(Unread::Refused(Refusal::BodyTimeout)),
         }
     }
 

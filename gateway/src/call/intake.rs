@@ -118,7 +118,7 @@ impl From<Unread> for NoBody {
     fn from(unread: Unread) -> Self {
         match unread {
             Unread::Gone => Self::Gone,
-            Unread::Timeout => Self::Refused(Refusal::BodyTimeout),
+            Unread::Refused(refusal) => Self::Refused(refusal),
         }
     }
 }

@@ -68,7 +68,7 @@ pub struct Edge {
     pub memory_no_connections: u8,
 
     /// How long work may wait for the processor, all the time, before new calls are refused.
-    #[arg(long, env = "GATEWAY_MAX_LAG_SECONDS", default_value = "0.05", value_parser = seconds)]
+    #[arg(long, env = "GATEWAY_MAX_LAG_SECONDS", default_value = "0.5", value_parser = seconds)]
     pub max_lag: Duration,
 }
 

@@ -26,6 +26,9 @@ use super::last_words::LastWords;
 use crate::metrics::{Metrics, Refused};
 use crate::refusal::Refusal;
 
+/// What is wrong with a head that the framework does not read.
+const UNREADABLE: &str = "the request is malformed, or its method is CONNECT";
+
 /// What a connection is held to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
@@ -157,6 +160,17 @@ impl Watched {
         self.late.as_mut().is_some_and(|late| late.as_mut().poll(context).is_ready())
     }
 
+    /// Whether what is written now is the framework's own answer to a head that it does not read. It has no body; ours
+    /// goes out in its place when the connection is shut down.
+    fn is_replaced(&mut self) -> bool {
+        self.begin();
+        if self.is_in_head() && matches!(self.protocol, Protocol::Http1 { .. }) {
+            let words = || LastWords::new(&Refusal::BadRequest(UNREADABLE.into()));
+            self.last_words.get_or_insert_with(words);
+        }
+        self.last_words.is_some()
+    }
+
     fn set_timer(&mut self) {
         if !self.is_in_head() {
             self.late = None;
@@ -192,9 +206,8 @@ impl AsyncRead for Watched {
         };
         buffer.set_filled(before);
         this.refuse(reason, &refusal);
-        match &mut this.last_words {
-            Some(last_words) => ready!(last_words.poll(&mut this.inner, context)),
-            None => {}
+        if let Some(last_words) = &mut this.last_words {
+            ready!(last_words.poll(&mut this.inner, context));
         }
         Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
     }
@@ -202,6 +215,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_replaced() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         Pin::new(&mut self.inner).poll_write(context, bytes)
     }
 
@@ -218,6 +234,9 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_replaced() {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
         Pin::new(&mut self.inner).poll_write_vectored(context, slices)
     }
 

@@ -150,7 +150,10 @@ impl Shift<'_> {
         if missed {
             self.desk.books().into_iter().for_each(|(_, book)| book.lapse());
         }
-        leases.link.hear(sent, u32::try_from(alive.len()).unwrap_or(u32::MAX));
+        let counted = u32::try_from(alive.len()).unwrap_or(u32::MAX);
+        // In a Redis that was emptied the others may not have been heard yet.
+        let gateways = if age < DEAD_AFTER { counted.max(leases.link.gateways()) } else { counted };
+        leases.link.hear(sent, gateways);
         if !known || missed {
             // Redis may have lost our claims or given them to others.
             leases.link.settle(false);

@@ -32,6 +32,12 @@ impl Link {
         self.lifetime
     }
 
+    /// How much of the lease is left, so that a call does not wait longer than it lives.
+    pub(super) fn left(&self, now: Duration) -> Duration {
+        let heard = Duration::from_micros(self.heard.load(Ordering::Acquire));
+        (heard + self.lifetime).saturating_sub(now)
+    }
+
     /// Whether Redis is there.
     pub(super) fn redis(&self, now: Duration) -> Redis {
         if self.settled.load(Ordering::Acquire) && self.is_fresh(now) { Redis::There } else { Redis::Away }
@@ -90,6 +96,8 @@ mod tests {
         link.settle(true);
         assert_eq!(link.redis(sent + LIFETIME - Duration::from_millis(1)), Redis::There);
         assert_eq!(link.redis(sent + LIFETIME), Redis::Away);
+        assert_eq!(link.left(sent + LIFETIME / 4), LIFETIME * 3 / 4);
+        assert_eq!(link.left(sent + 2 * LIFETIME), Duration::ZERO);
         assert!(!link.is_settling(sent + LIFETIME));
     }
 }

@@ -14,6 +14,12 @@ pub struct Record {
     pub dropped: IntCounter,
     /// Log directories of dead processes taken over.
     pub adopted: IntCounter,
+    /// Places in logs of dead processes that cannot be read.
+    pub damaged: IntCounter,
+    /// Sequences whose finals are missing in a log.
+    pub missing: IntCounter,
+    /// Times that the disk could not make the log durable.
+    pub sync_failures: IntCounter,
     /// Whether the record log can be written (1) or not (0).
     pub writable: IntGauge,
     /// Segments in reserve.
@@ -35,6 +41,10 @@ impl Record {
             )?,
             dropped: register.counter("chutes_gateway_records_dropped_total", "records that could not be written")?,
             adopted: register.counter("chutes_gateway_logs_adopted_total", "logs of dead processes taken over")?,
+            damaged: register.counter("chutes_gateway_log_damaged_total", "unreadable places in logs taken over")?,
+            missing: register.counter("chutes_gateway_records_missing_total", "records missing in a log")?,
+            sync_failures: register
+                .counter("chutes_gateway_log_sync_failures_total", "times the log could not be made durable")?,
             writable: gauge("chutes_gateway_log_writable", "whether the record log can be written")?,
             spares: gauge("chutes_gateway_log_spare_segments", "segments of the record log in reserve")?,
             bytes: gauge("chutes_gateway_log_bytes", "bytes of all record logs of this machine")?,

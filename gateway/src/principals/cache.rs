@@ -13,12 +13,13 @@
 //! older data is believed until then.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use protocol::principal::Versioned;
 
 use super::proof::Epoch;
+use crate::sync::Mutex;
 
 /// How long "there is no such" is remembered.
 const ABSENT_FOR: Duration = Duration::from_secs(5);

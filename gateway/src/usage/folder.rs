@@ -28,6 +28,8 @@ impl Folder {
         File::create_new(hidden.lock())?;
         let lock = hidden.claim()?.ok_or(io::ErrorKind::WouldBlock)?;
         fs::create_dir(hidden.segments())?;
+        // A folder whose lock a crash has taken would never be adopted.
+        File::open(&hidden.path)?.sync_all()?;
         let folder = Self { path: root.join(writer.to_string()) };
         fs::rename(&hidden.path, &folder.path)?;
         File::open(root)?.sync_all()?;

@@ -4,12 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::record::log::Log;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info};
 
 use super::Shared;
-use super::log::Log;
+use super::disk::Files;
 
 /// How long a record waits for the disk, about.
 const SYNC: Duration = Duration::from_millis(10);
@@ -27,7 +28,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         ticks.tick().await;
         if shared.log.is_dirty() {
-            syncing.note(blocking(&shared, Log::sync).await);
+            let synced = blocking(&shared, Log::sync).await;
+            shared.metrics.record.sync_failures.inc_by(u64::from(synced.is_err()));
+            // Also after a failure: what was synced before it may be read.
+            shared.durable.notify_one();
+            syncing.note(synced);
         }
         if shared.log.lacks_spare() && Instant::now() >= refill_at {
             let refilled = blocking(&shared, Log::refill).await;
@@ -39,7 +44,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn blocking(shared: &Arc<Shared>, act: fn(&Log) -> io::Result<()>) -> io::Result<()> {
+async fn blocking(shared: &Arc<Shared>, act: fn(&Log<Files>) -> io::Result<()>) -> io::Result<()> {
     let shared = Arc::clone(shared);
     spawn_blocking(move || act(&shared.log)).await.map_err(io::Error::other)?
 }

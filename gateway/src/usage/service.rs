@@ -64,7 +64,7 @@ impl Service {
                 biased;
                 closed = &mut stopping => if closed { break Instant::now() + FLUSH } else { return },
                 Some(log) = adopted.recv() => shipper.add(log),
-                () = self.shared.log.durable.notified(), if !more => {}
+                () = self.shared.durable.notified(), if !more => {}
                 () = sleep(REST), if !more => {}
                 () = std::future::ready(()), if more => {}
             }

@@ -7,10 +7,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use protocol::record::slot::{SIZE, Slot};
 use rustix::fs::{FallocateFlags, fallocate};
+
+use crate::sync::Mutex;
 
 /// The slots of a live process.
 #[derive(Debug)]
@@ -55,7 +57,36 @@ mod tests {
     use protocol::ids::InvocationId;
     use protocol::record::settle::Counters;
 
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::sync::explore;
+
+    #[test]
+    fn in_every_order_of_threads_a_slot_has_one_owner_and_none_is_lost() {
+        explore(1000, || {
+            let folder = tempfile::tempdir().unwrap();
+            let slots = Arc::new(Slots::create(&folder.path().join("slots"), 2).unwrap());
+            let owned = Arc::new(Mutex::new(BTreeSet::new()));
+            let threads: Vec<_> = (0..3)
+                .map(|_| {
+                    let (slots, owned) = (Arc::clone(&slots), Arc::clone(&owned));
+                    shuttle::thread::spawn(move || {
+                        for _ in 0..2 {
+                            let Some(slot) = slots.take() else { continue };
+                            assert!(owned.lock().unwrap().insert(slot), "slot {slot} has two owners");
+                            assert!(owned.lock().unwrap().remove(&slot));
+                            slots.give(slot);
+                        }
+                    })
+                })
+                .collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            let left: BTreeSet<u32> = std::iter::from_fn(|| slots.take()).collect();
+            assert_eq!(left, BTreeSet::from([0, 1]));
+        });
+    }
 
     #[test]
     fn what_was_written_outlives_the_process() {

@@ -56,7 +56,8 @@ async fn call_until_over(port: u16, platform: &Platform, key: &str, body: &str) 
             return got;
         }
         assert!(tokio::time::Instant::now() < deadline, "the first call is never over");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Asking counts for the rate, which many clients at once must not exceed.
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
 
@@ -130,10 +131,12 @@ async fn of_many_calls_at_once_one_is_made() {
     let scripted = Scripted::start([Act::Stream(answer())]).await;
     let platform = Platform::start(&[&scripted], Wishes::default()).await;
     let second = platform.second(&[]).await;
-    let ports = [platform.http, second.http].into_iter().cycle().take(24);
+    let ports = [platform.http, second.http].into_iter().cycle().take(16);
     let body = chat(true);
     let got = futures::future::join_all(ports.map(|port| call_until_over(port, &platform, "key-1", &body))).await;
-    assert!(got.iter().all(|got| got.status == 200 && got.text() == answer().concat()));
+    for got in &got {
+        assert_eq!((got.status, got.text()), (200, answer().concat()));
+    }
     assert_eq!(got.iter().filter(|got| got.field("idempotent-replayed").is_none()).count(), 1);
     assert_eq!(scripted.asked(), 1);
     assert_eq!(records_in_all(&platform, second.http, 1).await.len(), 1);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
 mod auth;
+mod bad_input;
 mod call;
 mod client;
 mod control_stand_in;
@@ -10,6 +11,7 @@ mod edge;
 mod edge_limits;
 mod frames;
 mod freezing_proxy;
+mod fuzz;
 mod http2;
 mod idempotent;
 mod instance;

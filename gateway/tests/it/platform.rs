@@ -202,6 +202,11 @@ impl Platform {
         client.get(url).bearer_auth("internal").send().await.unwrap().text().await.unwrap()
     }
 
+    /// Waits until the gateway lives and has no call in flight.
+    pub(crate) async fn is_idle(&self) {
+        self.until("chutes_gateway_calls_in_flight", |calls| calls == 0.0).await;
+    }
+
     /// Asks the gateway to stop.
     pub(crate) fn terminate(&self) {
         self.process.signal(rustix::process::Signal::TERM);
@@ -307,8 +312,11 @@ async fn wait_until_ready([http, https, internal]: [u16; 3]) {
 }
 
 fn record(entry: &redis::streams::StreamId) -> Option<Record> {
-    let fields = entry.map.iter().map(|(name, value)| (name.clone(), redis::from_redis_value(value.clone()).unwrap()));
-    match Entry::from_fields(&fields.collect()).unwrap() {
+    let field = |name: &str| match &entry.map[name] {
+        redis::Value::BulkString(text) => text.as_slice(),
+        other => panic!("{name} is {other:?}"),
+    };
+    match Entry::read(|name| entry.map.contains_key(name).then(|| field(name))).unwrap() {
         Entry::Final { record, .. } => Some(*record),
         Entry::Gap { .. } | Entry::Beat { .. } => None,
     }

@@ -153,6 +153,7 @@ async fn read_off(from: &mut (impl AsyncRead + Unpin), bytes: usize) {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are half of what it is for")]
 async fn a_large_upload_is_on_its_way_while_it_is_sent_and_waits_for_a_slow_service() {
     let (service, address) = Service::start().await;
     let platform = platform(address, &[]).await;
@@ -189,6 +190,7 @@ async fn a_large_upload_is_on_its_way_while_it_is_sent_and_waits_for_a_slow_serv
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are half of what it is for")]
 async fn a_large_download_is_on_its_way_while_it_is_sent_and_waits_for_a_slow_client() {
     let (service, address) = Service::start().await;
     let platform = platform(address, &[]).await;

@@ -39,9 +39,9 @@ pub enum Fault {
         /// Content chunks sent before.
         chunks: usize,
     },
-    /// A stream that stops without a word after this many content chunks; the connection stays open.
+    /// An answer that stops without a word after this many content chunks; the connection stays open.
     StallAfter {
-        /// Content chunks sent before.
+        /// Content chunks made before; of a stream they are sent.
         chunks: usize,
     },
     /// Answers that were not sealed under the instance's key.

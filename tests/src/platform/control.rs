@@ -141,6 +141,14 @@ impl Control {
     /// When the new one does not become healthy.
     pub async fn replace_worker(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
         self.worker.kill()?;
+        self.start_worker_again(spawner).await
+    }
+
+    /// Starts the worker again after it ended.
+    ///
+    /// # Errors
+    /// When it does not become healthy.
+    pub async fn start_worker_again(&mut self, spawner: &Spawner) -> anyhow::Result<()> {
         self.worker = spawner.start(&self.settings.worker(WORKER, self.internal.worker)).await?;
         self.wait_until_healthy(spawner).await
     }

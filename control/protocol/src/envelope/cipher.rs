@@ -49,3 +49,6 @@ pub(super) fn split_iv(text: &[u8]) -> Result<(Iv, &[u8]), EnvelopeError> {
     hex::decode_to_slice(digits, &mut iv).map_err(|_| EnvelopeError::Encoding)?;
     Ok((iv, rest))
 }
+
+#[cfg(test)]
+mod tests;

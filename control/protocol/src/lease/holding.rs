@@ -91,6 +91,7 @@ impl Holding {
     /// Takes the slot of a call that fits.
     pub fn take(&mut self, now: Now) {
         self.demand.count(now.time);
+        self.missed = None;
         // Without a free one it is a slot of our share, which the next claim names.
         self.free = self.free.saturating_sub(1);
     }

@@ -279,7 +279,7 @@ fn limits_hold(world: &mut World, steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn no_limit_is_exceeded_whatever_becomes_of_questions(

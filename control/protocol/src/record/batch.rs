@@ -33,7 +33,7 @@ pub struct Final {
     pub sequence: u64,
     /// The attempt.
     pub record: Record,
-    /// SHA-256 of the record, to tell a repetition from a contradiction.
+    /// SHA-256 of the record as it arrived, to tell a repetition from a contradiction.
     pub hash: [u8; 32],
 }
 
@@ -75,7 +75,7 @@ impl Batch {
         for entry in entries.iter().filter(|entry| !entry.fields.is_empty()) {
             match parse(entry) {
                 Ok(Entry::Final { writer, sequence, record }) => {
-                    let hash = content_hash(&record);
+                    let hash = Sha256::digest(entry.field("r").unwrap_or_default()).into();
                     batch.finals.push(Final { writer, sequence, record: *record, hash });
                 }
                 Ok(Entry::Beat { writer, beat }) => batch.beats.push((writer, beat)),
@@ -142,6 +142,12 @@ impl Batch {
     }
 }
 
+impl RawEntry {
+    fn field(&self, wanted: &str) -> Option<&[u8]> {
+        self.fields.iter().find(|(name, _)| name == wanted.as_bytes()).map(|(_, value)| value.as_slice())
+    }
+}
+
 impl Final {
     /// What makes an attempt the same attempt.
     #[must_use]
@@ -163,18 +169,12 @@ impl Reject {
         raw.truncate(KEPT);
         // Postgres takes no NUL in text.
         let reason = reason.replace('\0', "\u{fffd}");
-        Self { id: entry.id.clone(), writer: readable(entry, b"w"), sequence: sequence(entry), reason, raw, hash }
+        Self { id: entry.id.clone(), writer: readable(entry, "w"), sequence: sequence(entry), reason, raw, hash }
     }
 }
 
 fn parse(entry: &RawEntry) -> Result<Entry, Unreadable> {
-    let mut fields = HashMap::new();
-    for (name, value) in &entry.fields {
-        let name = String::from_utf8(name.clone()).map_err(|_| Unreadable::Bad("name"))?;
-        let value = String::from_utf8(value.clone()).map_err(|_| Unreadable::Bad("value"))?;
-        fields.insert(name, value);
-    }
-    let read = Entry::from_fields(&fields)?;
+    let read = Entry::read(|name| entry.field(name))?;
     match &read {
         Entry::Final { .. } if sequence(entry).is_none() => Err(Unreadable::Bad("s")),
         Entry::Gap { from, through, .. } if from > through || i64::try_from(*through).is_err() => {
@@ -187,17 +187,11 @@ fn parse(entry: &RawEntry) -> Result<Entry, Unreadable> {
 
 /// The sequence, if Postgres can keep it.
 fn sequence(entry: &RawEntry) -> Option<u64> {
-    readable(entry, b"s").filter(|sequence| i64::try_from(*sequence).is_ok())
+    readable(entry, "s").filter(|sequence| i64::try_from(*sequence).is_ok())
 }
 
-fn readable<T: std::str::FromStr>(entry: &RawEntry, field: &[u8]) -> Option<T> {
-    let (_, value) = entry.fields.iter().find(|(name, _)| name == field)?;
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-fn content_hash(record: &Record) -> [u8; 32] {
-    let text = serde_json::to_vec(record).expect("a record that was read from JSON serialises");
-    Sha256::digest(text).into()
+fn readable<T: std::str::FromStr>(entry: &RawEntry, field: &str) -> Option<T> {
+    std::str::from_utf8(entry.field(field)?).ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ const FIXED: usize = 9;
 const OPENED: u8 = 1;
 const ADMITTED: u8 = 2;
 const FINAL: u8 = 3;
+const SKIPPED: u8 = 4;
 
 /// What a frame says.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +42,11 @@ pub enum Entry {
         sequence: u64,
         /// The attempt.
         record: Box<Record>,
+    },
+    /// No final behind this point has a sequence up to `through`.
+    Skipped {
+        /// The last sequence that is skipped.
+        through: u64,
     },
 }
 
@@ -90,33 +96,82 @@ impl<'a> Reader<'a> {
     /// # Panics
     /// Never: slices are cut to the length that is read from them.
     pub fn next_entry(&mut self) -> Result<Entry, Stop> {
-        let rest = &self.bytes[self.position..];
-        let Some(length) = rest.get(..4) else {
-            return Err(if rest.iter().all(|byte| *byte == 0) { Stop::End } else { Stop::Cut });
-        };
-        let length = u32::from_le_bytes(length.try_into().expect("four bytes")) as usize;
-        if length == 0 {
-            return Err(Stop::End);
-        }
-        if !(FIXED..=MAX_FRAME - PREFIX).contains(&length) {
-            return Err(Stop::Torn);
-        }
-        let frame = rest.get(..PREFIX + length).ok_or(Stop::Cut)?;
-        let (checksum, body) = frame[4..].split_at(4);
-        if checksum != crc32fast::hash(body).to_le_bytes() {
-            return Err(Stop::Torn);
-        }
+        let frame = whole(&self.bytes[self.position..])?;
+        let body = &frame[PREFIX..];
         let sequence = u64::from_le_bytes(body[1..FIXED].try_into().expect("eight bytes"));
         let entry = decode(body[0], sequence, &body[FIXED..]).ok_or(Stop::Unreadable)?;
         self.position += frame.len();
         Ok(entry)
     }
+
+    /// Goes behind what could not be read, to the next whole frame, or, if there is `more` to read elsewhere, to the
+    /// next point where one may begin that does not end here. False if there is none; then the position is the last
+    /// from which reading on makes sense.
+    pub fn resume(&mut self, more: bool) -> bool {
+        let mut at = self.position + 1;
+        while let Some(nonzero) = self.bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte != 0)) {
+            // A length is not zero, but its lower bytes may be.
+            for start in at.max((at + nonzero).saturating_sub(3))..=at + nonzero {
+                match whole(&self.bytes[start..]) {
+                    Ok(_) => {
+                        self.position = start;
+                        return true;
+                    }
+                    Err(Stop::Cut) if more => {
+                        self.position = start;
+                        return false;
+                    }
+                    Err(_) => {}
+                }
+            }
+            at += nonzero + 1;
+        }
+        if more {
+            self.position = self.bytes.len().saturating_sub(3).max(self.position);
+        }
+        false
+    }
+}
+
+/// The frame that these bytes begin with.
+fn whole(bytes: &[u8]) -> Result<&[u8], Stop> {
+    let Some(length) = bytes.first_chunk() else {
+        return Err(if bytes.iter().all(|byte| *byte == 0) { Stop::End } else { Stop::Cut });
+    };
+    let length = u32::from_le_bytes(*length) as usize;
+    if length == 0 {
+        return Err(Stop::End);
+    }
+    if !(FIXED..=MAX_FRAME - PREFIX).contains(&length) {
+        return Err(Stop::Torn);
+    }
+    let frame = bytes.get(..PREFIX + length).ok_or(Stop::Cut)?;
+    let (checksum, body) = frame[4..].split_at(4);
+    if checksum == crc32fast::hash(body).to_le_bytes() { Ok(frame) } else { Err(Stop::Torn) }
 }
 
 /// Appends the frame that opens a segment.
 pub fn encode_opened(after: u64, out: &mut Vec<u8>) {
     let start = begin(OPENED, after, out);
     finish(start, out).expect("a frame without payload is small");
+}
+
+/// Appends the frame that skips sequences.
+pub fn encode_skipped(through: u64, out: &mut Vec<u8>) {
+    let start = begin(SKIPPED, through, out);
+    finish(start, out).expect("a frame without payload is small");
+}
+
+/// Bytes of the whole frame that these begin with.
+pub(crate) fn length(bytes: &[u8]) -> usize {
+    let length = bytes.first_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
+    (PREFIX + length).min(bytes.len())
+}
+
+/// The sequence in a whole frame, if it is a final.
+pub(crate) fn final_sequence(frame: &[u8]) -> Option<u64> {
+    let sequence = frame.get(PREFIX + 1..OVERHEAD)?.try_into().ok()?;
+    (frame[PREFIX] == FINAL).then_some(u64::from_le_bytes(sequence))
 }
 
 /// Appends the frame of an admission.
@@ -167,6 +222,7 @@ fn decode(kind: u8, sequence: u64, payload: &[u8]) -> Option<Entry> {
         OPENED => Some(Entry::Opened { after: sequence }),
         ADMITTED => serde_json::from_slice(payload).ok().map(Entry::Admitted),
         FINAL => serde_json::from_slice(payload).ok().map(|record| Entry::Final { sequence, record }),
+        SKIPPED => Some(Entry::Skipped { through: sequence }),
         _ => None,
     }
 }

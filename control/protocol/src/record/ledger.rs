@@ -34,6 +34,14 @@ pub struct Attempts<'a> {
     pub contradicted: u64,
 }
 
+/// The attempts at or below their writer's mark, which are stored already. Those above it are looked up only once the
+/// insert shows that one of them is stored too: behind a gap, or by another writer.
+#[must_use]
+pub fn marked<'a>(first: &[&'a Final], known: &BTreeMap<WriterId, LogWriter>) -> Vec<&'a Final> {
+    let stored = |entry: &&&Final| known.get(&entry.writer).is_some_and(|known| entry.sequence <= known.mark);
+    first.iter().filter(stored).copied().collect()
+}
+
 /// Tells new attempts from old ones; `held` gives the hash of the record that is stored of an attempt.
 pub fn attempts<'a, 'held>(
     batch: &'a Batch,

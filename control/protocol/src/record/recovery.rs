@@ -14,6 +14,9 @@ mod tests;
 /// Reason of an attempt that was lost before anything reached the client.
 pub const LOST: &str = "LOST";
 
+/// How many sequences each life of a log has, less one.
+const LIFE: u64 = u32::MAX as u64;
+
 /// Reads a dead writer's log from the first entry to the last.
 #[derive(Debug, Default)]
 pub struct Recovery {
@@ -26,7 +29,7 @@ impl Recovery {
     /// Takes in the next entry of the log.
     pub fn read(&mut self, entry: Entry) {
         match entry {
-            Entry::Opened { after } => self.last = self.last.max(after),
+            Entry::Opened { after: last } | Entry::Skipped { through: last } => self.last = self.last.max(last),
             Entry::Admitted(admission) => {
                 self.admitted += 1;
                 self.open.insert(admission.invocation, (self.admitted, admission));
@@ -38,13 +41,16 @@ impl Recovery {
         }
     }
 
-    /// Highest sequence given out so far.
+    /// A sequence that no final of this log ever had, whatever of the log is gone: all up to it are to be skipped.
+    ///
+    /// Finals that were shipped may be missing in the log of a machine that crashed. To give their sequences to other
+    /// finals would make a mark speak of these before they are in Postgres.
     #[must_use]
-    pub fn last(&self) -> u64 {
-        self.last
+    pub fn skip_through(&self) -> u64 {
+        (self.last + 1) | LIFE
     }
 
-    /// The finals to append, in the order of admission, with the sequences that follow.
+    /// The finals to append, in the order of admission, with the sequences that follow [`Self::skip_through`].
     ///
     /// They end when their slot was last written, which may lie before a beat that the writer has sent; a closed
     /// hour takes them into the next one.
@@ -56,8 +62,9 @@ impl Recovery {
                 counted.insert(slot.invocation, slot);
             }
         }
+        let first = self.skip_through() + 1;
         let open: BTreeMap<u64, Box<Admission>> = self.open.into_values().collect();
-        (self.last + 1..)
+        (first..)
             .zip(open.into_values().map(|admission| {
                 let slot = counted.get(&admission.invocation).copied();
                 lost_record(*admission, slot)

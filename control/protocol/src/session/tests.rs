@@ -6,6 +6,8 @@ use uuid::uuid;
 
 use super::*;
 
+mod vectors;
+
 /// Seed and public key of RFC 8032, 7.1, test 1.
 const SEED: &str = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
 const PUBLIC: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";

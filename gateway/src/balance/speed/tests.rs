@@ -108,10 +108,10 @@ fn ordinary_scatter_makes_few_slow_and_none_for_long() {
     let (mut usual, mut speeds) = (Usual::default(), vec![Speed::default(); 20]);
     let (mut slow, mut looks) = (0, 0);
     for _ in 0..500 {
-        for number in 0..20 {
+        for speed in &mut speeds {
             let (work, took) = scatter();
             if let Some(excess) = usual.excess(work, took) {
-                speeds[number].note(work, excess, NOW);
+                speed.note(work, excess, NOW);
             }
         }
         slow += slowness(&speeds).iter().filter(|times| **times > 1.0).count();

@@ -51,7 +51,7 @@ async fn slow_and_lost_clients_are_told_apart() {
     let intake = intake(7, STEP);
     let ends = |unread| ScriptedClient { body: [Err(unread)].into(), ..ScriptedClient::default() };
     assert_eq!(refused(&intake, &mut ends(Unread::Gone), None).await, NoBody::Gone);
-    let refusal = refused(&intake, &mut ends(Unread::Timeout), None).await;
+    let refusal = refused(&intake, &mut ends(Unread::Refused(Refusal::BodyTimeout)), None).await;
     assert_eq!(refusal, NoBody::Refused(Refusal::BodyTimeout));
 }
 

@@ -1,7 +1,6 @@
 //! Tests of what a connection that breaks says about the instance.
 
 use pingora::http::RequestHeader;
-use pingora::protocols::l4::stream::Stream as Plain;
 use protocol::envelope::{Generation, seal_request};
 use protocol::sealing::InstanceKey;
 use tokio::io::AsyncReadExt;
@@ -24,25 +23,27 @@ fn outgoing() -> Outgoing {
 }
 
 /// Both ends of a connection to somebody who listens, and where that is.
-async fn connection() -> (Stream, TcpStream, Place) {
+async fn connection(network: &Network) -> (Stream, TcpStream, Place) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let near: Plain = TcpStream::connect(address).await.unwrap().into();
+    let near = network.connect(&network.peer(address)).await.ok().unwrap();
     let (far, _) = listener.accept().await.unwrap();
-    (Box::new(near), far, Place { instance: InstanceId::random(), address })
+    (near, far, Place { instance: InstanceId::random(), address })
 }
 
 #[tokio::test]
 async fn a_connection_that_was_closed_before_the_request_came_has_not_seen_it() {
-    let (near, far, place) = connection().await;
+    let network = network();
+    let (near, far, place) = connection(&network).await;
     drop(far);
-    let broken = network().exchange(near, place, &outgoing()).await.err().unwrap();
+    let broken = network.exchange(near, place, &outgoing()).await.err().unwrap();
     assert!(broken.unseen && was_closed(&broken.error), "{}", broken.error);
 }
 
 #[tokio::test]
 async fn an_instance_that_read_the_request_and_hung_up_has_seen_it() {
-    let (near, mut far, place) = connection().await;
+    let network = network();
+    let (near, mut far, place) = connection(&network).await;
     let request = outgoing();
     let reads = async {
         let mut read = Vec::new();
@@ -51,7 +52,6 @@ async fn an_instance_that_read_the_request_and_hung_up_has_seen_it() {
         }
         drop(far);
     };
-    let network = network();
     let (answer, ()) = tokio::join!(network.exchange(near, place, &request), reads);
     let broken = answer.err().unwrap();
     assert!(!broken.unseen && was_closed(&broken.error), "{}", broken.error);

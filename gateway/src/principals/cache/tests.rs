@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::principals::proof::Proof;
+use crate::sync::explore;
 
 fn epochs() -> (Epoch, Epoch) {
     let proof = Proof::new(Duration::from_secs(30));
@@ -142,4 +143,35 @@ fn a_value_in_use_outlives_those_that_nobody_asks_for() {
         put(&roomy, neighbour, 1, "neighbour", epoch);
     }
     assert!(value(&roomy, &wanted).is_some());
+}
+
+#[test]
+fn in_every_order_of_threads_no_outdated_value_stays() {
+    explore(2000, || {
+        let cache: Arc<Cache<u64>> = Arc::new(Cache::new(100));
+        let redis = Arc::new(Mutex::new(1_u64));
+        let (epoch, _) = epochs();
+        let key: Arc<str> = "key:a".into();
+        let mut threads = Vec::new();
+        for _ in 0..2 {
+            let (cache, redis, key) = (Arc::clone(&cache), Arc::clone(&redis), Arc::clone(&key));
+            threads.push(shuttle::thread::spawn(move || {
+                let ticket = cache.ticket(&key, epoch);
+                let version = *redis.lock().unwrap();
+                cache.settle(&key, ticket, Some(Versioned { version, entry: version }), Instant::now());
+            }));
+        }
+        let writer = (Arc::clone(&cache), Arc::clone(&redis), Arc::clone(&key));
+        threads.push(shuttle::thread::spawn(move || {
+            let (cache, redis, key) = writer;
+            for _ in 0..2 {
+                *redis.lock().unwrap() += 1;
+                cache.invalidate(&key);
+            }
+        }));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        if let Held::Value(value, _) = cache.find(&key, Instant::now()) {
+            assert_eq!(*value, 3, "an outdated value is held");
+        }
+    });
 }

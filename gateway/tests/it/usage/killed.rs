@@ -17,6 +17,9 @@ use protocol::usage::Outcome;
 use super::platform::*;
 use crate::redis_server::RedisServer;
 
+/// The sequences of the finals that an adopter writes begin here, whatever the log was left with.
+const LOST: u64 = 1 << 32;
+
 /// Tells the child where to write.
 const FOLDER: &str = "TEST_LOG_FOLDER";
 
@@ -70,16 +73,16 @@ fn calls_of_a_killed_process_are_lost_with_what_they_delivered() {
     let (root, server) = (tempfile::tempdir().unwrap(), RedisServer::start());
     let writer = killed_writer(root.path());
     let running = Running::start(settings(root.path()), &server.url());
-    adopted_all(&server, writer, 152);
+    adopted_all(&server, writer, LOST + 1);
     let stream = Stream::read(&server);
-    assert_eq!(stream.sequences(writer), (1..=152).collect::<Vec<_>>());
+    assert_eq!(stream.sequences(writer), (1..=150).chain([LOST, LOST + 1]).collect::<Vec<_>>());
     let lost: Vec<_> = stream
         .finals
         .iter()
         .filter(|(_, _, record)| record.outcome == Outcome::Lost)
         .map(|(_, sequence, record)| (*sequence, record.delivered, record.error.as_deref(), record.facts.ot))
         .collect();
-    assert_eq!(lost, [(151, true, None, 7), (152, false, Some("LOST"), 0)]);
+    assert_eq!(lost, [(LOST, true, None, 7), (LOST + 1, false, Some("LOST"), 0)]);
     assert_eq!(running.metrics.record.adopted.get(), 1);
     running.stop();
 }
@@ -89,14 +92,14 @@ fn an_adopter_that_is_gone_again_leaves_the_same_records_to_the_next() {
     let (root, mut server) = (tempfile::tempdir().unwrap(), RedisServer::start());
     let writer = killed_writer(root.path());
     let first = Running::start(settings(root.path()), &server.url());
-    adopted_all(&server, writer, 152);
+    adopted_all(&server, writer, LOST + 1);
     let before = Stream::read(&server).finals;
     let own = first.writer();
     first.stop();
     server.kill();
     server.restart();
     let second = Running::start(settings(root.path()), &server.url());
-    adopted_all(&server, writer, 152);
+    adopted_all(&server, writer, LOST + 1);
     let stream = Stream::read(&server);
     assert_eq!(stream.finals, before);
     eventually("the first adopter is known to be gone", || Stream::read(&server).is_closed(own));
@@ -109,11 +112,11 @@ fn a_dead_writers_folder_goes_once_all_is_confirmed_and_old() {
     let (root, server) = (tempfile::tempdir().unwrap(), RedisServer::start());
     let writer = killed_writer(root.path());
     let running = Running::start(Settings { keep: Duration::ZERO, ..settings(root.path()) }, &server.url());
-    adopted_all(&server, writer, 152);
-    confirm(&server, writer, 151);
+    adopted_all(&server, writer, LOST + 1);
+    confirm(&server, writer, LOST);
     eventually("the mark is seen", || running.metrics.record.unconfirmed.get() == 1);
     assert!(root.path().join(writer.to_string()).exists());
-    confirm(&server, writer, 152);
+    confirm(&server, writer, LOST + 1);
     eventually("the folder is gone", || !root.path().join(writer.to_string()).exists());
     running.stop();
 }
@@ -123,7 +126,7 @@ fn an_adopted_log_takes_no_more_room_than_its_records() {
     let (root, server) = (tempfile::tempdir().unwrap(), RedisServer::start());
     let writer = killed_writer(root.path());
     let running = Running::start(settings(root.path()), &server.url());
-    adopted_all(&server, writer, 152);
+    adopted_all(&server, writer, LOST + 1);
     let folder = root.path().join(writer.to_string());
     let sizes = fs::read_dir(folder.join("segments")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
     let size: u64 = sizes.sum();
@@ -138,8 +141,8 @@ fn what_a_dead_writer_had_confirmed_is_not_shipped_again() {
     let writer = killed_writer(root.path());
     confirm(&server, writer, 149);
     let running = Running::start(settings(root.path()), &server.url());
-    adopted_all(&server, writer, 152);
-    assert_eq!(Stream::read(&server).sequences(writer), [150, 151, 152]);
+    adopted_all(&server, writer, LOST + 1);
+    assert_eq!(Stream::read(&server).sequences(writer), [150, LOST, LOST + 1]);
     running.stop();
 }
 
@@ -167,9 +170,9 @@ fn a_last_frame_written_in_part_counts_as_not_written() {
     let file = fs::OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(&[0; 100], written - 100).unwrap();
     let running = Running::start(settings(root.path()), &server.url());
-    adopted_all(&server, writer, 151);
+    adopted_all(&server, writer, LOST);
     let stream = Stream::read(&server);
-    assert_eq!(stream.sequences(writer), (1..=151).collect::<Vec<_>>());
+    assert_eq!(stream.sequences(writer), (1..=150).chain([LOST]).collect::<Vec<_>>());
     assert_eq!(stream.finals.iter().filter(|(_, _, record)| record.outcome == Outcome::Lost).count(), 1);
     running.stop();
 }
@@ -180,7 +183,7 @@ fn a_log_without_its_slots_still_ends_its_calls() {
     let writer = killed_writer(root.path());
     fs::remove_file(root.path().join(writer.to_string()).join("slots")).unwrap();
     let running = Running::start(settings(root.path()), &server.url());
-    adopted_all(&server, writer, 152);
+    adopted_all(&server, writer, LOST + 1);
     running.stop();
 }
 

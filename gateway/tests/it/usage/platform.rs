@@ -124,7 +124,7 @@ impl Stream {
         let raw: Vec<(String, HashMap<String, String>)> = server.connection().xrange_all("usage").unwrap();
         let mut stream = Self::default();
         for (_, fields) in raw {
-            let entry = Entry::from_fields(&fields).unwrap();
+            let entry = Entry::read(|name| fields.get(name).map(String::as_bytes)).unwrap();
             stream.entries.push(entry.clone());
             match entry {
                 Entry::Final { writer, sequence, record } => stream.finals.push((writer, sequence, *record)),

@@ -1,6 +1,7 @@
 //! Answers of an instance on their way out: paced, sealed, cut short when told to, and counted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
@@ -75,10 +76,23 @@ impl Call {
         }
     }
 
-    /// Takes as long as the tokens of an answer in one piece take.
-    async fn work(&self, tokens: usize) {
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        sleep(self.behaviour.prefill() + self.behaviour.per_token().saturating_mul(tokens)).await;
+    /// Takes as long as the tokens of an answer in one piece take; stalls among them when told to.
+    async fn work(&mut self, tokens: usize) {
+        let per_token = self.behaviour.per_token();
+        let pause = |pause: Duration| async move {
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+        };
+        pause(self.behaviour.prefill()).await;
+        if let Fault::StallAfter { chunks } = self.fault
+            && chunks < tokens
+        {
+            pause(per_token.saturating_mul(u32::try_from(chunks).unwrap_or(u32::MAX))).await;
+            self.chunks = chunks;
+            std::future::pending().await
+        }
+        pause(per_token.saturating_mul(u32::try_from(tokens).unwrap_or(u32::MAX))).await;
     }
 
     fn whole(mut self, text: String) -> Response<Body> {

@@ -11,6 +11,7 @@ fn log(entries: &[Entry]) -> (Vec<u8>, Vec<usize>) {
     for entry in entries {
         match entry {
             Entry::Opened { after } => encode_opened(*after, &mut bytes),
+            Entry::Skipped { through } => encode_skipped(*through, &mut bytes),
             Entry::Admitted(admission) => encode_admitted(admission, &mut bytes).unwrap(),
             Entry::Final { sequence, record } => encode_final(*sequence, record, &mut bytes).unwrap(),
         }

@@ -51,3 +51,14 @@ fn a_beat_is_heard_with_what_it_speaks_of_and_a_gap_counts_as_stored() {
     advance(&batch(&[beat(6, 3), gap]), &mut known);
     assert_eq!((known[&writer].mark, known[&writer].clock), (3, start + chrono::TimeDelta::seconds(6)));
 }
+
+#[test]
+fn only_what_the_mark_covers_is_known_to_be_stored() {
+    let (writer, stranger) = (WriterId::random(), WriterId::random());
+    let start = admission(0).started_at;
+    let sent = |writer, sequence| entry(writer, sequence, &record(admission(0)));
+    let read = batch(&[sent(writer, 2), sent(writer, 3), sent(stranger, 1)]);
+    let known = BTreeMap::from([(writer, LogWriter { mark: 2, ..LogWriter::new(start) })]);
+    let stored: Vec<_> = marked(&read.first_finals().0, &known).iter().map(|entry| entry.sequence).collect();
+    assert_eq!(stored, [2]);
+}

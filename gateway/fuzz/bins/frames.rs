@@ -1,0 +1,7 @@
+//! Runs the target `frames`.
+#![no_main]
+
+#[path = "../targets/all.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::frames::run(data));

@@ -1,0 +1,7 @@
+//! Runs the target `relay`.
+#![no_main]
+
+#[path = "../targets/all.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::relay::run(data));

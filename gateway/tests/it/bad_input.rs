@@ -1,0 +1,264 @@
+//! Bytes that no well-behaved client sends: the edge refuses them clearly and lets nothing through that was not asked
+//! for, compared with what nginx and HAProxy make of the same bytes.
+
+mod corpus;
+mod peers;
+mod service;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use protocol::usage::Outcome;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+
+use self::corpus::{Case, cases};
+use self::peers::Peer;
+use self::service::Service;
+use crate::client::{Raw, ask, chat, content, request};
+use crate::instance::{Act, Scripted};
+use crate::platform::{DOMAIN, Platform, Wishes};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// How long nothing comes before an answer is taken to be all.
+const QUIET: Duration = Duration::from_millis(700);
+
+/// What a server made of a case.
+#[derive(Debug, PartialEq)]
+struct Made {
+    /// Statuses of its answers.
+    answers: Vec<u16>,
+    /// Heads that reached the service.
+    passed: Vec<String>,
+    /// Everything it said.
+    text: String,
+}
+
+/// Offers a case to a server.
+async fn offer(address: SocketAddr, service: &Service, number: usize, case: &Case) -> Made {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // A server may refuse before it has read all.
+    let _ = stream.write_all(&case.bytes).await;
+    let mut said = Vec::new();
+    while let Ok(Ok(1..)) = tokio::time::timeout(QUIET, stream.read_buf(&mut said)).await {}
+    let passed = service.heads_with(&format!("case-{number}-"));
+    Made { answers: statuses(&said), passed, text: String::from_utf8_lossy(&said).into_owned() }
+}
+
+/// The statuses of the answers in these bytes.
+fn statuses(bytes: &[u8]) -> Vec<u16> {
+    let text = String::from_utf8_lossy(bytes);
+    let heads = text.split("HTTP/1.").skip(1);
+    heads.filter_map(|head| head.get(2..5)?.parse().ok()).collect()
+}
+
+async fn offer_all(address: SocketAddr, service: &Service, cases: &[Case]) -> Vec<Made> {
+    let offers = cases.iter().enumerate().map(|(number, case)| offer(address, service, number, case));
+    futures::stream::iter(offers).buffered(16).collect().await
+}
+
+/// What is wrong with what the edge made of a case.
+fn faults(case: &Case, made: &Made) -> Vec<&'static str> {
+    let answers: Vec<u16> = made.answers.iter().map(|status| if *status == 431 { 400 } else { *status }).collect();
+    let clear = answers.iter().all(|status| *status == 200) || made.text.contains("\"detail\":");
+    let vouched = made.passed.iter().all(|head| head.contains("x-forwarded-for: 127.0.0.1"));
+    let forged = made.passed.iter().any(|head| head.contains("9.9.9.9") || head.contains("x-chutes-userid"));
+    // What breaks off in its body may or may not have reached the service before.
+    let passed = made.passed.len() == case.passes || (answers == [400] && made.passed.len() < case.passes);
+    let smuggled = made.passed.iter().any(|head| head.contains("/smuggled"));
+    let found = [
+        (answers != case.answers, "other answers"),
+        (!passed, "passes otherwise"),
+        (!clear, "an answer without a reason"),
+        (!vouched, "the service is not told of the client"),
+        (forged, "the service hears the client's word as the edge's"),
+        (smuggled, "smuggled"),
+    ];
+    found.into_iter().filter_map(|(is_so, what)| is_so.then_some(what)).collect()
+}
+
+#[tokio::test]
+async fn malformed_requests_are_refused_clearly_and_smuggle_nothing() {
+    let service = Service::start().await;
+    let platform = Platform::start(&[], Wishes { api: Some(service.address), ..Wishes::default() }).await;
+    let cases = cases();
+    let ours = offer_all(([127, 0, 0, 1], platform.http).into(), &service, &cases).await;
+    let mut wrong = Vec::new();
+    for (case, made) in cases.iter().zip(&ours) {
+        let faults = faults(case, made);
+        if !faults.is_empty() {
+            wrong.push(format!("{}: {faults:?} in {made:?}", case.name));
+        }
+    }
+    for peer in [Peer::nginx().await, Peer::haproxy().await] {
+        let theirs = offer_all(peer.address, &peer.service, &cases).await;
+        for (case, (ours, theirs)) in cases.iter().zip(ours.iter().zip(&theirs)) {
+            if ours.passed.len() > theirs.passed.len() && ours.answers.contains(&200) && case.lax.is_none() {
+                wrong.push(format!("{}: passes here, {} makes {:?} of it", case.name, peer.name, theirs.answers));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    platform.is_idle().await;
+}
+
+/// Bodies of calls that are none, with the refusal's code, on the façade.
+#[tokio::test]
+async fn malformed_bodies_of_calls_are_refused_with_what_is_wrong() {
+    let platform = Platform::start(&[], Wishes::default()).await;
+    let model = r#""model":"org/model""#;
+    let bodies = [
+        String::new(),
+        " ".into(),
+        "{".into(),
+        "nothing".into(),
+        "[]".into(),
+        "null".into(),
+        "\"text\"".into(),
+        format!("{{{model}}}{{}}"),
+        format!("{{{model},}}"),
+        format!("{{{model},\"messages\":NaN}}"),
+        format!("{{{model},\"stream\":\"true\"}}"),
+        format!("{{{model},\"stream\":1}}"),
+        format!("{{{model},\"messages\":\"\u{1}\"}}"),
+        "{\"model\":1}".into(),
+        "{\"model\":null}".into(),
+        "{\"model\":[\"org/model\"]}".into(),
+        format!("\u{feff}{{{model}}}"),
+    ];
+    for body in bodies {
+        let got = ask(&platform, "POST", "llm", CHAT, &body).await;
+        let shown: String = body.chars().take(60).collect();
+        assert!([400, 404, 422].contains(&got.status), "{shown}: {}", got.text());
+        assert!(
+            got.json()["error"]["message"].as_str().is_some_and(|message| message.len() > 8),
+            "{shown}: {}",
+            got.text()
+        );
+    }
+    platform.is_idle().await;
+}
+
+#[tokio::test]
+async fn a_body_nested_without_end_is_read_without_a_stack() {
+    let platform = Platform::start(&[], Wishes::default()).await;
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let body = format!("{{\"model\":\"org/model\",\"messages\":{deep}}}");
+    let got = ask(&platform, "POST", "llm", CHAT, &body).await;
+    assert!([400, 503].contains(&got.status), "{}", got.text());
+    platform.is_idle().await;
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_are_no_body() {
+    let platform = Platform::start(&[], Wishes::default()).await;
+    for body in [&b"{\"model\":\"\xff\"}"[..], b"\x1f\x8b\x08\x00", b"{\"model\":\"\xed\xa0\x80\"}", b"\0\0\0\0"] {
+        let head = String::from_utf8(request(&platform, "POST", "llm", CHAT, "")).unwrap();
+        let head = head.replace("Content-Length: 0", &format!("Content-Length: {}", body.len()));
+        let mut raw = Raw::connect(&platform).await;
+        raw.send(&[head.as_bytes(), body].concat()).await;
+        let got = raw.answer().await;
+        assert_eq!((got.status, got.json()["error"]["code"].as_str()), (400, Some("bad_request")));
+    }
+}
+
+#[tokio::test]
+async fn malformed_chunks_of_a_call_are_refused_before_any_instance_is_asked() {
+    let instance = Scripted::start([]).await;
+    let platform = Platform::start(&[&instance], Wishes::default()).await;
+    for body in ["g\r\n{}\r\n0\r\n\r\n", "1\r\n{}\r\n0\r\n\r\n", "FFFFFFFFFFFFFFFFF\r\n{}"] {
+        let head = String::from_utf8(request(&platform, "POST", "own-chute", "/run", "")).unwrap();
+        let head = head.replace("Content-Length: 0", "Transfer-Encoding: chunked");
+        let mut raw = Raw::connect(&platform).await;
+        raw.send(format!("{head}{body}").as_bytes()).await;
+        let got = raw.answer().await;
+        assert_eq!((got.status, got.json()["error"]["code"].as_str()), (400, Some("bad_request")), "{body:?}");
+        assert!(raw.closes().await);
+    }
+    assert_eq!(instance.requests.lock().unwrap().len(), 0);
+    platform.is_idle().await;
+}
+
+#[tokio::test]
+async fn look_alikes_of_a_key_open_nothing() {
+    let platform = Platform::start(&[], Wishes::default()).await;
+    let key = platform.key.clone();
+    let changed = |place: usize| {
+        let mut text = key.clone().into_bytes();
+        text[place] = if text[place] == b'0' { b'1' } else { b'0' };
+        String::from_utf8(text).unwrap()
+    };
+    let mut keys: Vec<String> = (0..key.len()).map(changed).collect();
+    keys.extend([
+        key.to_uppercase(),
+        format!("{key}x"),
+        key[..key.len() - 1].to_owned(),
+        key.replacen('_', "%5f", 1),
+        key.replace('.', ","),
+        format!("{key}.{key}"),
+        format!("cpk_{key}"),
+        key.trim_start_matches("cpk_").to_owned(),
+        "cpk_".into(),
+        "cpk_..".into(),
+        "x".repeat(5000),
+    ]);
+    for key in keys {
+        let head = format!("POST {CHAT} HTTP/1.1\r\nHost: llm.{DOMAIN}\r\nAuthorization: Bearer {key}\r\n");
+        let mut raw = Raw::connect(&platform).await;
+        raw.send(format!("{head}Content-Length: 2\r\n\r\n{{}}").as_bytes()).await;
+        assert_eq!(raw.answer().await.status, 401, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn paths_of_a_slug_host_lead_nowhere_else() {
+    let service = Service::start().await;
+    let instance = Scripted::start([]).await;
+    let platform = Platform::start(&[&instance], Wishes { api: Some(service.address), ..Wishes::default() }).await;
+    for path in [
+        "/../users/me",
+        "/..%2fusers/me",
+        "/%2e%2e/users/me",
+        "/run/..",
+        "/run/.",
+        "/./run",
+        "/run%2f",
+        "/run%00",
+        "/%72un",
+        "/run;x",
+        "/run/",
+        "/RUN",
+        "/.well-known/../run",
+        "/\\run",
+        "/run%0d%0aX: a",
+        "/_metrics",
+        "/api_keys/",
+        "/chutes/",
+    ] {
+        let got = ask(&platform, "POST", "own-chute", path, "{}").await;
+        assert_eq!((got.status, got.json()["error"]["code"].as_str()), (404, Some("unknown_cord")), "{path}");
+    }
+    assert_eq!(service.heads_with("").len() + instance.requests.lock().unwrap().len(), 0, "something was asked");
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_side_before_the_answer_has_left() {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let instance = Scripted::start([Act::Fed(Arc::new(Mutex::new(receiver)))]).await;
+    let platform = Platform::start(&[&instance], Wishes::default()).await;
+    sender.send(content("one")).await.unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", platform.http)).await.unwrap();
+    stream.write_all(&request(&platform, "POST", "llm", CHAT, &chat(true))).await.unwrap();
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).contains("one") {
+        assert_ne!(stream.read_buf(&mut said).await.unwrap(), 0);
+    }
+    stream.shutdown().await.unwrap();
+    let records = platform.records(1).await;
+    assert_eq!((records.len(), records[0].outcome, records[0].delivered), (1, Outcome::Aborted, true));
+    platform.is_idle().await;
+}

@@ -1,0 +1,241 @@
+//! Requests that no well-behaved client sends, each with what the edge makes of it.
+
+/// Some bytes of a client and what must become of them.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
+    /// The statuses of the answers, in order. 400 stands for 431 too: where a head is too large, it is unreadable.
+    pub(crate) answers: Vec<u16>,
+    /// How many requests reach the service at most.
+    pub(crate) passes: usize,
+    /// Why it passes although others refuse it.
+    pub(crate) lax: Option<&'static str>,
+}
+
+/// The name of the service's host, with the label `api`.
+const HOST: &str = "Host: api.chutes.localhost\r\n";
+
+/// Every case; `@` in a path is replaced by a mark of the case, so that its requests can be told apart.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut corpus = Corpus(Vec::new());
+    corpus.lines();
+    corpus.hosts();
+    corpus.targets();
+    corpus.lengths();
+    corpus.encodings();
+    corpus.chunks();
+    corpus.sequences();
+    corpus.sizes();
+    corpus.0
+}
+
+struct Corpus(Vec<Case>);
+
+impl Corpus {
+    /// Adds a case that passes as so many requests, each answered with 200.
+    fn good(&mut self, name: &str, passes: usize, text: impl AsRef<[u8]>) {
+        self.add(name, &vec![200; passes], passes, text);
+    }
+
+    /// Adds a case that is refused and never reaches a service.
+    fn bad(&mut self, name: &str, text: impl AsRef<[u8]>) {
+        self.add(name, &[400], 0, text);
+    }
+
+    fn add(&mut self, name: &str, answers: &[u16], passes: usize, text: impl AsRef<[u8]>) {
+        let mark = format!("case-{}-", self.0.len());
+        let mut bytes = Vec::new();
+        for byte in text.as_ref() {
+            if *byte == b'@' { bytes.extend_from_slice(mark.as_bytes()) } else { bytes.push(*byte) }
+        }
+        self.0.push(Case { name: name.to_owned(), bytes, answers: answers.to_vec(), passes, lax: None });
+    }
+
+    /// Adds a case that passes although others refuse it, and says why that harms nobody.
+    fn lax(&mut self, why: &'static str, name: &str, passes: usize, text: impl AsRef<[u8]>) {
+        self.good(name, passes, text);
+        if let Some(case) = self.0.last_mut() {
+            case.lax = Some(why);
+        }
+    }
+
+    /// Line ends, spaces and bytes where they do not belong.
+    fn lines(&mut self) {
+        self.good("ordinary", 1, format!("GET /@ HTTP/1.1\r\n{HOST}\r\n"));
+        self.good("empty lines before", 1, format!("\r\n\r\nGET /@ HTTP/1.1\r\n{HOST}\r\n"));
+        self.bad("line feeds alone", "GET /@ HTTP/1.1\nHost: api.chutes.localhost\n\n");
+        self.bad("one line feed alone", format!("GET /@ HTTP/1.1\r\nX: a\n{HOST}\r\n"));
+        self.bad("carriage return in a value", format!("GET /@ HTTP/1.1\r\n{HOST}X: a\rb\r\n\r\n"));
+        self.bad("nul in a value", format!("GET /@ HTTP/1.1\r\n{HOST}X: a\0b\r\n\r\n"));
+        self.bad("bell in a value", format!("GET /@ HTTP/1.1\r\n{HOST}X: a\x07b\r\n\r\n"));
+        self.bad("delete in a value", format!("GET /@ HTTP/1.1\r\n{HOST}X: a\x7fb\r\n\r\n"));
+        self.bad("space before the colon", format!("GET /@ HTTP/1.1\r\n{HOST}X : a\r\n\r\n"));
+        self.bad("space before the name", format!("GET /@ HTTP/1.1\r\n X: a\r\n{HOST}\r\n"));
+        self.bad("folded value", format!("GET /@ HTTP/1.1\r\n{HOST}X: a\r\n b\r\n\r\n"));
+        self.bad("no colon", format!("GET /@ HTTP/1.1\r\n{HOST}X\r\n\r\n"));
+        self.bad("no name", format!("GET /@ HTTP/1.1\r\n{HOST}: a\r\n\r\n"));
+        self.bad("odd name", format!("GET /@ HTTP/1.1\r\n{HOST}X(: a\r\n\r\n"));
+        self.bad("name in other letters", format!("GET /@ HTTP/1.1\r\n{HOST}Xé: a\r\n\r\n"));
+        self.good("latin value", 1, [format!("GET /@ HTTP/1.1\r\n{HOST}X: ").as_bytes(), b"\xe9\r\n\r\n"].concat());
+        self.bad("a handshake of TLS", b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03\r\n\r\n");
+        self.bad("preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        for version in ["HTTP/2.0", "HTTP/1.2", "HTTP/3", "http/1.1", "HTTP/1.1 ", "HTTP/11", "HTTP/1", "ICAP/1.0", ""]
+        {
+            self.bad(&format!("version {version:?}"), format!("GET /@ {version}\r\n{HOST}\r\n"));
+        }
+        for method in ["G@T", "GE\tT", "G(T", "", "GÉT"] {
+            self.bad(&format!("method {method:?}"), format!("{} / HTTP/1.1\r\n{HOST}\r\n", method.replace('@', ":")));
+        }
+    }
+
+    /// Names that are none, two, or another's.
+    fn hosts(&mut self) {
+        self.bad("no host", "GET /@ HTTP/1.1\r\n\r\n");
+        self.bad("two hosts", format!("GET /@ HTTP/1.1\r\n{HOST}{HOST}\r\n"));
+        self.bad("two hosts that differ", format!("GET /@ HTTP/1.1\r\n{HOST}Host: llm.chutes.localhost\r\n\r\n"));
+        self.bad(
+            "absolute target of another host",
+            format!("GET http://llm.chutes.localhost/@ HTTP/1.1\r\n{HOST}\r\n"),
+        );
+        self.bad("absolute target", format!("GET http://api.chutes.localhost/@ HTTP/1.1\r\n{HOST}\r\n"));
+        for host in [
+            "",
+            " ",
+            "a b",
+            "api.chutes.localhost, b",
+            "api.chutes.localhost/x",
+            "user:x:1",
+            "api.chutes.localhost:99999",
+            "api.chutes.localhost:8a",
+            "api..chutes.localhost",
+            ".",
+            "[::1",
+            "[::g]",
+            "api.chutes.localhost#",
+            "api.chutes.localhost?",
+            "api%2echutes.localhost",
+        ] {
+            self.bad(&format!("host {host:?}"), format!("GET /@ HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        }
+        self.add("host of nobody", &[404], 0, "GET /@ HTTP/1.1\r\nHost: a.b.chutes.localhost\r\n\r\n");
+        self.add("host of no slug", &[404], 0, "GET /@ HTTP/1.1\r\nHost: -.chutes.localhost\r\n\r\n");
+    }
+
+    /// Targets that are no path.
+    fn targets(&mut self) {
+        self.bad("star", format!("GET * HTTP/1.1\r\n{HOST}\r\n"));
+        self.bad("options for the server", format!("OPTIONS * HTTP/1.1\r\n{HOST}\r\n"));
+        self.bad("connect", format!("CONNECT api.chutes.localhost:443 HTTP/1.1\r\n{HOST}\r\n"));
+        self.bad("no slash", format!("GET @ HTTP/1.1\r\n{HOST}\r\n"));
+        let escaped =
+            "the framework escapes it before anything reads it, so that every reader sees `%20`, `%09`, `%00`";
+        self.lax(escaped, "space in the target", 1, format!("GET /@ x HTTP/1.1\r\n{HOST}\r\n"));
+        self.lax(escaped, "tab in the target", 1, format!("GET /@\tx HTTP/1.1\r\n{HOST}\r\n"));
+        self.lax(escaped, "nul in the target", 1, format!("GET /@\0x HTTP/1.1\r\n{HOST}\r\n"));
+        self.bad("file scheme", format!("GET file:///@ HTTP/1.1\r\n{HOST}\r\n"));
+        let unread = "escapes in a path are the service's to read; nginx refuses `%00`, HAProxy does not";
+        self.lax(unread, "escapes", 1, format!("GET /@/..%2f%2e%2e/%00?a=%zz HTTP/1.1\r\n{HOST}\r\n"));
+        self.add("metrics", &[404], 0, format!("GET //_metrics/@ HTTP/1.1\r\n{HOST}\r\n"));
+    }
+
+    /// Lengths that are none, or two.
+    fn lengths(&mut self) {
+        let post = |fields: &str, body: &str| format!("POST /@ HTTP/1.1\r\n{HOST}{fields}\r\n{body}");
+        self.good("a body", 1, post("Content-Length: 5\r\n", "hello"));
+        self.good("a body of a GET", 1, format!("GET /@ HTTP/1.1\r\n{HOST}Content-Length: 5\r\n\r\nhello"));
+        for length in ["+5", "-5", "0x5", "5a", "5 5", "5, 5", "5,6", "5.0", "", "18446744073709551621", "५"] {
+            let smuggled = format!("hello{}", "GET /smuggled@ HTTP/1.1\r\nHost: api.chutes.localhost\r\n\r\n");
+            self.bad(&format!("length {length:?}"), post(&format!("Content-Length: {length}\r\n"), &smuggled));
+        }
+        self.bad("two equal lengths", post("Content-Length: 5\r\nContent-Length: 5\r\n", "hello"));
+        self.bad("two lengths", post("Content-Length: 5\r\nContent-Length: 60\r\n", "hello"));
+        self.bad("length and chunks", post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"));
+        self.bad("chunks and length", post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"));
+    }
+
+    /// Encodings that are not `chunked`, or not quite.
+    fn encodings(&mut self) {
+        for encoding in [
+            "identity",
+            "gzip",
+            "gzip, chunked",
+            "chunked, identity",
+            "chunked, chunked",
+            "chunked,",
+            ",chunked",
+            "xchunked",
+            "chunked x",
+            "chunked;q=1",
+            "\"chunked\"",
+            "\x0bchunked",
+            "chunkeD\x0b",
+            "",
+        ] {
+            let text = format!(
+                "POST /@ HTTP/1.1\r\n{HOST}Transfer-Encoding: {encoding}\r\n\r\n0\r\n\r\nGET /smuggled@ HTTP/1.1\r\n{HOST}\r\n"
+            );
+            self.bad(&format!("encoding {encoding:?}"), text);
+        }
+        let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n";
+        self.bad("two encodings", format!("POST /@ HTTP/1.1\r\n{HOST}{twice}\r\n0\r\n\r\n"));
+        let spaced = "Transfer-Encoding : chunked\r\n";
+        self.bad("space after the encoding's name", format!("POST /@ HTTP/1.1\r\n{HOST}{spaced}\r\n0\r\n\r\n"));
+        let chunked = "Transfer-Encoding: chunked\r\n";
+        self.bad("chunks in HTTP/1.0", format!("POST /@ HTTP/1.0\r\n{HOST}{chunked}\r\n0\r\n\r\n"));
+    }
+
+    /// Chunks that are none. The head is on its way when these come, so the service sees a request that never ends.
+    fn chunks(&mut self) {
+        let post = |body: &str| format!("POST /@ HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{body}");
+        self.good("chunks", 1, post("5\r\nhello\r\n0\r\n\r\n"));
+        self.good("chunk extension", 1, post("5;a=b\r\nhello\r\n0\r\n\r\n"));
+        self.good("trailer", 1, post("5\r\nhello\r\n0\r\nX: a\r\n\r\n"));
+        self.good("leading zeros", 1, post("0005\r\nhello\r\n0\r\n\r\n"));
+        let smuggled = "GET /smuggled@ HTTP/1.1\r\nHost: api.chutes.localhost\r\n\r\n";
+        let empty =
+            "the framework reads no digits as 0 and the rest as trailers; chunks are framed anew behind the edge";
+        let body = format!("\r\nhello\r\n0\r\n\r\n{}", smuggled.replace("smuggled", "next"));
+        self.lax(empty, "chunk without a size", 2, post(&body));
+        for size in ["g", "-5", "+5", "0x5", " 5", "5\n", "FFFFFFFFFFFFFFFFF", "5,5"] {
+            self.add(
+                &format!("chunk of {size:?}"),
+                &[400],
+                1,
+                post(&format!("{size}\r\nhello\r\n0\r\n\r\n{smuggled}")),
+            );
+        }
+        self.add("chunk longer than its size", &[400], 1, post(&format!("3\r\nhello\r\n0\r\n\r\n{smuggled}")));
+        self.add("chunk without its end", &[400], 1, post(&format!("5\r\nhello0\r\n\r\n{smuggled}")));
+        self.add("line feed after a chunk", &[400], 1, post(&format!("5\r\nhello\n0\r\n\r\n{smuggled}")));
+        self.add("line feed in an extension", &[400], 1, post(&format!("5;a\nhello\r\n0\r\n\r\n{smuggled}")));
+    }
+
+    /// More requests than one.
+    fn sequences(&mut self) {
+        let get = format!("GET /@ HTTP/1.1\r\n{HOST}\r\n");
+        self.good("three at once", 3, get.repeat(3));
+        let post = format!("POST /@ HTTP/1.1\r\n{HOST}Content-Length: 5\r\n\r\nhello");
+        self.good("a body and the next", 2, format!("{post}{get}"));
+        self.add("a bad one after a good one", &[200, 400], 1, format!("{get}GET /@ HTTP/1.1\r\nX : a\r\n\r\n"));
+        self.add("nothing after a bad one", &[400], 0, format!("GET /@ HTTP/1.1\r\nHost: a b\r\n\r\n{get}"));
+        self.good(
+            "upgrade to HTTP/2",
+            1,
+            format!("GET /@ HTTP/1.1\r\n{HOST}Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"),
+        );
+        let connection = "Connection: close, X-Forwarded-For, X-Real-IP, Host\r\n";
+        self.bad("the edge's words as hop by hop", format!("GET /@ HTTP/1.1\r\n{HOST}{connection}\r\n"));
+        let forged =
+            "X-Forwarded-For: 9.9.9.9\r\nX-Real-IP: 9.9.9.9\r\nForwarded: for=9.9.9.9\r\nX-Chutes-Userid: 1\r\n";
+        self.good("forged words of the edge", 1, format!("GET /@ HTTP/1.1\r\n{HOST}{forged}{forged}\r\n"));
+    }
+
+    /// Heads that are too large.
+    fn sizes(&mut self) {
+        let long = "x".repeat(70 << 10);
+        self.bad("a long value", format!("GET /@ HTTP/1.1\r\n{HOST}X: {long}\r\n\r\n"));
+        self.bad("a long name", format!("GET /@ HTTP/1.1\r\n{HOST}{long}: a\r\n\r\n"));
+        self.bad("a long target", format!("GET /@{long} HTTP/1.1\r\n{HOST}\r\n"));
+        self.bad("many fields", format!("GET /@ HTTP/1.1\r\n{HOST}{}\r\n", "X: a\r\n".repeat(1000)));
+    }
+}

@@ -1,0 +1,122 @@
+//! Kills at random points over all parts of the record's way, one after another, while streams are running.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use sqlx::PgPool;
+use stack::miner::{Behaviour, Engine};
+use stack::platform::Platform;
+use stack::proof::{self, Size};
+use stack::screen;
+use tokio::time::{Instant, sleep};
+
+use super::{show, wait_until_known};
+use crate::books;
+use crate::load::{End, Load};
+use crate::scene::Scene;
+
+const CLIENTS: u64 = 8;
+/// Slow enough that what one relay write joins is few tokens.
+const TOKENS_PER_SECOND: f64 = 50.0;
+
+/// Most time between two kills; the parts that died are back by then.
+const PAUSE: Duration = Duration::from_millis(400);
+/// Kills between two lines about how far it is.
+const TOLD_EVERY: usize = 50;
+
+/// What can die, in the order in which parts need each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    /// Postgres, which recovers from its log.
+    Postgres,
+    /// Redis, and with it all that it held.
+    Redis,
+    /// The ingester, and with it all other duties.
+    Worker,
+    /// A gateway, and in it the shipper.
+    Gateway(usize),
+}
+
+impl Part {
+    const ALL: [Self; 5] = [Self::Postgres, Self::Redis, Self::Worker, Self::Gateway(0), Self::Gateway(1)];
+
+    async fn kill(self, platform: &mut Platform) -> anyhow::Result<()> {
+        match self {
+            Self::Postgres => platform.postgres.crash().await,
+            Self::Redis => platform.redis.process().kill(),
+            Self::Worker => platform.control.processes()[0].kill(),
+            Self::Gateway(number) => platform.gateways[number].kill(),
+        }
+    }
+
+    async fn start_again(self, platform: &mut Platform) -> anyhow::Result<()> {
+        match self {
+            Self::Postgres => platform.postgres.start_again(&platform.spawner).await,
+            Self::Redis => platform.redis.start_again(&platform.spawner).await,
+            Self::Worker => platform.control.start_worker_again(&platform.spawner).await,
+            Self::Gateway(number) => platform.gateways[number].start_again(&platform.spawner).await,
+        }
+    }
+}
+
+/// Kills one part or two at once, so many times in all, at moments and in an order that follow from the seed.
+async fn kill_at_random(scene: &mut Scene, kills: usize, choice: &mut StdRng) {
+    let (mut done, mut told, began) = (BTreeMap::<Part, usize>::new(), 0, Instant::now());
+    let mut count = 0;
+    while count < kills {
+        sleep(PAUSE.mul_f64(choice.random())).await;
+        let together = if choice.random_bool(0.2) { 2 } else { 1 };
+        let mut parts: Vec<Part> = Part::ALL.choose_multiple(choice, together.min(kills - count)).copied().collect();
+        parts.sort();
+        for part in &parts {
+            part.kill(&mut scene.platform).await.unwrap();
+            *done.entry(*part).or_default() += 1;
+        }
+        for part in &parts {
+            part.start_again(&mut scene.platform).await.unwrap();
+        }
+        count += parts.len();
+        if count / TOLD_EVERY > told || count == kills {
+            told = count / TOLD_EVERY;
+            let rows = super::count(&scene.db).await;
+            screen::say(&format!("{count} kills in {:.0?}: {done:?}; {rows} rows", began.elapsed()));
+        }
+    }
+}
+
+/// How many attempts ended how.
+async fn outcomes(db: &PgPool) -> Vec<(String, i64)> {
+    let text = "select outcome, count(*) from invocations group by outcome order by outcome";
+    sqlx::query_as(text).fetch_all(db).await.unwrap()
+}
+
+/// Takes about a second for each kill: a part that died has to start again.
+#[tokio::test]
+async fn whatever_is_killed_at_whatever_moment_each_call_is_counted_once() {
+    let seed = proof::seed();
+    screen::say(&format!("kills at random: CHUTES_PROOF_SEED={seed} gives the same again"));
+    let mut scene = Scene::with(|options| {
+        // Small logs start fast, and what is confirmed is deleted at once: had it not been stored, it would be lost.
+        let settings =
+            [("GATEWAY_LOG_SEGMENT", "1048576"), ("GATEWAY_MAX_CALLS", "256"), ("GATEWAY_LOG_KEEP_SECONDS", "1")];
+        options.gateway_settings.extend(settings.map(|(name, value)| (name.into(), value.into())));
+    })
+    .await;
+    let user = scene.unlimited_user("load", &[]).await;
+    for gateway in 0..scene.gateways() {
+        wait_until_known(&scene, gateway, &user).await;
+    }
+    let slow = Behaviour { tokens_per_second: TOKENS_PER_SECOND, ..Behaviour::default() };
+    scene.behave(Engine::Vllm, &slow).await;
+    let load = Load::start_plain(&scene, &user, CLIENTS, seed);
+    kill_at_random(&mut scene, Size::asked().pick(12, 1000), &mut StdRng::seed_from_u64(seed)).await;
+    let seen = load.stop().await;
+    show("parts killed at random", &seen);
+    let whole = seen.iter().filter(|call| call.end == End::Whole).count();
+    assert!(whole > 0, "nobody was served");
+    books::balance(&mut scene, &user, &seen).await;
+    screen::say(&format!("recorded: {:?}", outcomes(&scene.db).await));
+}
