@@ -7,8 +7,11 @@ pub(crate) mod head;
 pub(crate) mod host;
 pub(crate) mod relay;
 
+/// Takes any bytes, and panics when its property does not hold.
+pub(crate) type Target = fn(&[u8]);
+
 /// Every target by name.
-pub(crate) const ALL: [(&str, fn(&[u8])); 6] = [
+pub(crate) const ALL: [(&str, Target); 6] = [
     ("credentials", credentials::run),
     ("envelope", envelope::run),
     ("frames", frames::run),

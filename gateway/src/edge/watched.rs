@@ -226,7 +226,12 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        let this = &mut *self;
+        if let Some(last_words) = &mut this.last_words {
+            ready!(last_words.poll(&mut this.inner, context));
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.inner).poll_shutdown(context)
     }
 
     fn poll_write_vectored(

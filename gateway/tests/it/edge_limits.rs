@@ -240,10 +240,10 @@ async fn without_memory_for_connections_they_are_closed() {
 #[tokio::test]
 async fn calls_that_hold_memory_keep_others_out_until_they_end() {
     let scripted = Scripted::start([Act::Json("1".into())]).await;
-    let platform = Platform::start(&[&scripted], wishes(&["--memory-budget=300000000"])).await;
+    let platform = Platform::start(&[&scripted], wishes(&["--memory-budget=400000000", "--memory-no-calls=50"])).await;
     let body = " ".repeat(30 << 20);
     let mut held = Vec::new();
-    while platform.metric("chutes_gateway_memory_used_bytes").await < 285e6 {
+    while platform.metric("chutes_gateway_memory_used_bytes").await < 205e6 {
         let mut raw = Raw::connect(&platform).await;
         let whole = request(&platform, "POST", "own-chute", "/run", &body);
         raw.send(&whole[..whole.len() - 1]).await;

@@ -148,8 +148,7 @@ async fn a_call_that_failed_is_made_anew() {
         [(Act::Error(500, "oh"), 502), (Act::Error(422, "{}"), 422), (Act::Die(vec![content("x")]), 200)]
     {
         let scripted = Scripted::start([act, Act::Stream(answer())]).await;
-        let platform =
-            Platform::start(&[&scripted], Wishes { settings: vec!["--strike=0".into()], ..Wishes::default() }).await;
+        let platform = Platform::start(&[&scripted], Wishes::default()).await;
         let failed = call_at(platform.http, &platform, "key-1", &chat(true)).await;
         assert_eq!(failed.status, status);
         let got = call_until_over(platform.http, &platform, "key-1", &chat(true)).await;

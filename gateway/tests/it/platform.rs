@@ -127,20 +127,9 @@ impl Platform {
         let authority = certificates(&folder.path().join("certificates"));
         let [http, https, internal] = [free_port(), free_port(), free_port()];
         let api = wishes.api.unwrap_or_else(|| ([127, 0, 0, 1], 9).into());
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let mut arguments: Vec<String> = [
-            &["--domain", DOMAIN, "--redis-url", &redis.url(), "--control-url", "http://127.0.0.1:9"][..],
-            &["--http", &format!("127.0.0.1:{http}"), "--https", &format!("127.0.0.1:{https}")],
-            &["--internal", &format!("127.0.0.1:{internal}"), "--internal-credential", "internal"],
-            &["--directory-key", &DIRECTORY_KEY.repeat(32), "--call-key-seed", &CALL_SEED.repeat(32)],
-            &["--session-public-key", SESSION_KEY, "--threads", "2", "--log", "warn"],
-            &["--api-upstream", &api.to_string(), "--certificates", &path("certificates")],
-            &["--log-folder", &path("log"), "--upgrade-socket", &path("upgrade/upgrade.sock")],
-        ]
-        .concat()
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+        let mut arguments = arguments([http, https, internal], &redis, folder.path(), api);
+        arguments
+            .extend(["--upgrade-socket".to_owned(), folder.path().join("upgrade/upgrade.sock").display().to_string()]);
         arguments.extend(wishes.settings);
         let process = Process::start(&arguments, Stdio::inherit());
         let secret = key.reveal().to_owned();
@@ -262,16 +251,13 @@ impl Platform {
 
     /// Starts a second gateway on the same Redis, and waits until it serves.
     pub(crate) async fn second(&self, settings: &[String]) -> Second {
-        let [http, https, internal] = [free_port(), free_port(), free_port()];
-        let own = ["--http", "--https", "--internal", "--upgrade-socket", "--api-upstream"];
-        let kept = self.arguments.chunks(2).filter(|pair| !own.contains(&pair[0].as_str())).flatten().cloned();
-        let mut arguments: Vec<String> = kept.collect();
-        arguments.extend([format!("--http=127.0.0.1:{http}"), format!("--https=127.0.0.1:{https}")]);
-        arguments.extend([format!("--internal=127.0.0.1:{internal}"), "--api-upstream=127.0.0.1:9".into()]);
+        let ports = [free_port(), free_port(), free_port()];
+        let api = ([127, 0, 0, 1], 9).into();
+        let mut arguments = arguments(ports, &self.redis, self.folder.path(), api);
         arguments.extend_from_slice(settings);
         let process = Process::start(&arguments, Stdio::inherit());
-        wait_until_ready([http, https, internal]).await;
-        Second { http, _process: process }
+        wait_until_ready(ports).await;
+        Second { http: ports[0], _process: process }
     }
 
     async fn wait_until_ready(&self) {
@@ -289,6 +275,29 @@ pub(crate) struct Second {
     /// Port of plain HTTP.
     pub(crate) http: u16,
     _process: Process,
+}
+
+/// What a gateway with these ports for plain HTTP, TLS and internal use is told.
+fn arguments(
+    [http, https, internal]: [u16; 3],
+    redis: &RedisServer,
+    folder: &std::path::Path,
+    api: std::net::SocketAddr,
+) -> Vec<String> {
+    let path = |name: &str| folder.join(name).display().to_string();
+    [
+        &["--domain", DOMAIN, "--redis-url", &redis.url(), "--control-url", "http://127.0.0.1:9"][..],
+        &["--http", &format!("127.0.0.1:{http}"), "--https", &format!("127.0.0.1:{https}")],
+        &["--internal", &format!("127.0.0.1:{internal}"), "--internal-credential", "internal"],
+        &["--directory-key", &DIRECTORY_KEY.repeat(32), "--call-key-seed", &CALL_SEED.repeat(32)],
+        &["--session-public-key", SESSION_KEY, "--threads", "2", "--log", "warn"],
+        &["--api-upstream", &api.to_string(), "--certificates", &path("certificates")],
+        &["--log-folder", &path("log")],
+    ]
+    .concat()
+    .into_iter()
+    .map(str::to_owned)
+    .collect()
 }
 
 /// Whether both public ports are open; they are opened beside the internal one, in no order.

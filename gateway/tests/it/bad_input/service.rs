@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok";
 
@@ -12,6 +13,7 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-L
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
+    _running: JoinSet<()>,
 }
 
 impl Service {
@@ -19,12 +21,14 @@ impl Service {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, heads) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default());
         let kept = heads.clone();
-        tokio::spawn(async move {
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, kept.clone()));
+                connections.spawn(serve(stream, kept.clone()));
             }
         });
-        Self { address, heads }
+        Self { address, heads, _running: running }
     }
 
     /// The heads, lower case, of the requests that have this text in them.
