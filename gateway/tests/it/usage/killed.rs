@@ -84,6 +84,10 @@ fn calls_of_a_killed_process_are_lost_with_what_they_delivered() {
         .collect();
     assert_eq!(lost, [(LOST, true, None, 7), (LOST + 1, false, Some("LOST"), 0)]);
     assert_eq!(running.metrics.record.adopted.get(), 1);
+    let metrics = prometheus::TextEncoder::new().encode_to_string(&running.metrics.registry.gather()).unwrap();
+    for counted in [r#"attempts_total{outcome="lost"} 2"#, r#"tokens_total{direction="completion"} 7"#] {
+        assert!(metrics.contains(&format!("\nchutes_gateway_{counted}\n")), "{metrics}");
+    }
     running.stop();
 }
 

@@ -17,9 +17,13 @@ fn records_arrive_once_in_sequence_while_marks_follow() {
     let writer = running.writer();
     running.calls(1200);
     eventually("all records are in the stream", || Stream::read(&server).sequences(writer).len() >= 1200);
-    eventually("they count as unconfirmed", || running.metrics.record.unconfirmed.get() == 1200);
+    let record = &running.metrics.record;
+    assert_eq!(running.metrics.redis.usage.get(), 1);
+    eventually("they count as unconfirmed and grow older", || {
+        record.unconfirmed.get() == 1200 && record.oldest_unconfirmed.get() > 0.0
+    });
     confirm(&server, writer, 1200);
-    eventually("the mark is seen", || running.metrics.record.unconfirmed.get() == 0);
+    eventually("the mark is seen", || record.unconfirmed.get() == 0 && record.oldest_unconfirmed.get() == 0.0);
     assert_eq!(Stream::read(&server).sequences(writer), (1..=1200).collect::<Vec<_>>());
     running.stop();
 }

@@ -111,6 +111,18 @@ fn sequences_that_were_skipped_are_not_unconfirmed() {
     assert_eq!([book.unconfirmed(100), book.unconfirmed(101), book.unconfirmed(200)], [1, 0, 0]);
 }
 
+#[test]
+fn the_oldest_final_above_the_mark_has_its_time_and_an_admission_has_none() {
+    let mut book = Book::default();
+    book.opened(1, 0);
+    let (first, second) = (book.admitted(at(0)), book.admitted(at(1)));
+    assert_eq!(book.oldest_above(0), None);
+    book.ended(second, 1, at(5));
+    book.skip(99);
+    book.ended(first, 100, at(8));
+    assert_eq!([book.oldest_above(0), book.oldest_above(1), book.oldest_above(100)], [Some(at(5)), Some(at(8)), None]);
+}
+
 proptest! {
     #[test]
     fn nothing_beyond_the_mark_is_ever_deleted(
