@@ -75,7 +75,7 @@ fn is_test(path: &str) -> bool {
     path.starts_with("tests/flows/")
         || path.contains("/tests/")
         || path.ends_with("/tests.rs")
-        || path == "tests/house.rs"
+        || ["tests/house.rs", "tests/dashboards.rs"].contains(&path)
 }
 
 /// The part of a source file before its tests.

@@ -47,6 +47,8 @@ pub struct Ledger {
     pub rejected: IntCounter,
     /// Files written to the object store.
     pub exports: IntCounter,
+    /// Files of closed hours that are not written yet.
+    pub exports_missing: IntGauge,
     /// Unix time at which the oldest open hour ends; hours whose files are missing lie before it.
     pub open_hour: IntGauge,
 }
@@ -132,6 +134,11 @@ impl Ledger {
             )?,
             rejected: counter("chutes_control_usage_rejected_total", "Usage entries that nobody could read")?,
             exports: counter("chutes_control_exports_written_total", "Files written to the object store")?,
+            exports_missing: register_int_gauge_with_registry!(
+                "chutes_control_exports_missing",
+                "Files of closed hours that are not written yet",
+                registry
+            )?,
             open_hour: register_int_gauge_with_registry!(
                 "chutes_control_export_open_hour_timestamp_seconds",
                 "Unix time at which the oldest open hour ends",

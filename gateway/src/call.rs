@@ -21,7 +21,7 @@ mod socket;
 pub mod upstream;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode};
 use protocol::directory::{Cord, Template};
@@ -127,6 +127,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The length of its body, if it says one.
     pub announced: Option<u64>,
+    /// When it had arrived.
+    pub arrived: Instant,
 }
 
 impl Request {
@@ -150,6 +152,7 @@ impl Request {
 /// A call that may go to an instance.
 struct Job {
     stamp: Stamp,
+    arrived: Instant,
     caller: Caller,
     entry: Entry,
     cord: Cord,
@@ -176,20 +179,28 @@ impl<I: Instances> Calls<I> {
             return self.list_models(&request.method, stamp, client).await;
         }
         let _in_flight = self.metrics.calls.enter();
+        let arrived = request.arrived;
         match self.admit(request, &mut stamp, client).await {
-            Ok(mut job) => match job.asked.take() {
-                // Apart, so that other calls need no memory for it.
-                Some(asked) => Box::pin(self.once(job, asked, client)).await,
-                None => drop(self.attempt(job, client).await),
-            },
-            Err(Turned::Refused(refusal)) => self.turn_away(&refusal, stamp, client).await,
-            Err(Turned::Gone) => {}
+            Ok(mut job) => {
+                let template = job.entry.route.chute.template;
+                match job.asked.take() {
+                    // Apart, so that other calls need no memory for it.
+                    Some(asked) => Box::pin(self.once(job, asked, client)).await,
+                    None => drop(self.attempt(job, client).await),
+                }
+                self.metrics.calls.count_served(template, arrived.elapsed());
+            }
+            Err(Turned::Refused(refusal)) => {
+                self.turn_away(&refusal, stamp, client).await;
+                self.metrics.calls.count_refused(arrived.elapsed());
+            }
+            Err(Turned::Gone) => self.metrics.requests.left.inc(),
         }
     }
 
     /// Refuses a request.
     pub async fn turn_away(&self, refusal: &Refusal, stamp: Stamp, client: &mut impl Downstream) {
-        self.metrics.calls.count_answer(refusal.status(), refusal.code());
+        self.metrics.requests.count_refusal(refusal);
         refuse(client, refusal, stamp).await;
     }
 
@@ -202,7 +213,7 @@ impl<I: Instances> Calls<I> {
         };
         let mut fields = stamp.fields();
         fields.push(content_type("application/json"));
-        self.metrics.calls.count_answer(StatusCode::OK, "none");
+        self.metrics.requests.count_relayed(StatusCode::OK);
         // A client that is gone needs no list.
         let _ = whole(client, StatusCode::OK, fields, routes.model_list()).await;
     }
@@ -214,15 +225,7 @@ impl<I: Instances> Calls<I> {
         let key = request.key()?;
         let funds = if key.is_some() { Funds::Later } else { Funds::Now };
         let presented = self.presented(&request, &routes)?;
-        // A signature covers the body: who signed is known only once that is read. Until then neither his limits are
-        // touched nor his view of the chute asked for: the answer would tell strangers which private chutes there are.
-        self.auth.screen(&presented).await?;
-        let early = match presented {
-            Presented::Signed { .. } => Err(presented),
-            Presented::None | Presented::Key(_) | Presented::Session(_) => {
-                Ok(self.auth.identify(presented, Covers::Purpose(PURPOSE)).await?)
-            }
-        };
+        let early = self.identify_early(presented).await?;
         let mut entry = None;
         if let (Ok(caller), Room::Chute(slug)) = (&early, &request.room) {
             let route = routes.by_slug(slug.as_str());
@@ -235,18 +238,17 @@ impl<I: Instances> Calls<I> {
         };
         let thinking = request.asks_for_thinking();
         let form = request.form();
-        let (entry, body) = match (&request.room, entry) {
-            (Room::Chute(_), Some(entry)) => {
-                let body = Body::read(entry.route.chute.template, &raw.bytes, thinking)?;
-                (entry, body)
-            }
-            (Room::Chute(slug), None) => {
+        let (entry, body) = match &request.room {
+            Room::Chute(slug) => {
                 let route = routes.by_slug(slug.as_str());
-                let entry = self.enter(&caller, route, Refusal::UnknownChute, stamp, funds).await?;
+                let entry = match entry {
+                    Some(entry) => entry,
+                    None => self.enter(&caller, route, Refusal::UnknownChute, stamp, funds).await?,
+                };
                 let body = Body::read(entry.route.chute.template, &raw.bytes, thinking)?;
                 (entry, body)
             }
-            (Room::Facade(template), _) => {
+            Room::Facade(template) => {
                 let body = Body::read(Some(*template), &raw.bytes, thinking)?.translated(form)?;
                 let model = body.model().ok_or(Refusal::UnknownChute)?;
                 let route = routes.by_name(*template, model, caller.user.id);
@@ -263,7 +265,31 @@ impl<I: Instances> Calls<I> {
         let cord = cord::find(chute, &request.method, form.cord_path(&request.path), stream)?.clone();
         let prompt = self.rerolls.prompt(caller.user.id, chute.id, body.asked());
         let prepared = body.prepare(chute, &cord)?;
-        Ok(Job { stamp: *stamp, caller, entry, cord, form, prompt, asked, prepared, query, _memory: raw.memory })
+        Ok(Job {
+            stamp: *stamp,
+            arrived: request.arrived,
+            caller,
+            entry,
+            cord,
+            form,
+            prompt,
+            asked,
+            prepared,
+            query,
+            _memory: raw.memory,
+        })
+    }
+
+    /// Who calls, or the signature that says so.
+    ///
+    /// A signature covers the body: who signed is known only once that is read. Until then neither his limits are
+    /// touched nor his view of the chute asked for: the answer would tell strangers which private chutes there are.
+    async fn identify_early(&self, presented: Presented) -> Result<Result<Caller, Presented>, Refusal> {
+        self.auth.screen(&presented).await?;
+        if matches!(presented, Presented::Signed { .. }) {
+            return Ok(Err(presented));
+        }
+        Ok(Ok(self.auth.identify(presented, Covers::Purpose(PURPOSE)).await?))
     }
 
     /// The credential of a request that may be a call at all.

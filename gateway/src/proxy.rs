@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::header::CONTENT_LENGTH;
@@ -25,6 +25,7 @@ use crate::framing;
 use crate::host::{Hosts, Target, merge_slashes};
 use crate::leaving::Asked;
 use crate::lifecycle::{Lifecycle, Running};
+use crate::metrics::Host;
 use crate::refusal::Refusal;
 use crate::tls::TlsName;
 
@@ -61,6 +62,17 @@ enum Way {
     Call(Room),
 }
 
+impl Way {
+    /// Under what it is counted.
+    fn host(&self) -> Host {
+        match self {
+            Self::Service(service) => Host::Service(*service),
+            Self::Call(Room::Chute(_)) => Host::Chute,
+            Self::Call(Room::Facade(template)) => Host::Facade(*template),
+        }
+    }
+}
+
 impl Proxy {
     /// The room that a request asks for.
     fn way(&self, session: &ServerSession) -> Result<Way, Refusal> {
@@ -82,8 +94,10 @@ impl Proxy {
     }
 
     async fn serve_call(&self, session: &mut ServerSession, room: Room) {
+        let arrived = Instant::now();
         if let Err(refusal) = self.admission.call().await {
-            return self.turn_away(session, &refusal).await;
+            self.turn_away(session, &refusal).await;
+            return self.calls.metrics.calls.count_refused(arrived.elapsed());
         }
         let request = session.req_header();
         let announced = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -94,6 +108,7 @@ impl Proxy {
             query: request.uri.query().unwrap_or_default().to_owned(),
             headers: request.headers.clone(),
             announced,
+            arrived,
         };
         self.calls.serve(request, &mut Client::new(session, self.client_silence)).await;
     }
@@ -129,7 +144,9 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, visit: &mut Visit) -> pingora::Result<bool> {
         let session = session.as_downstream_mut();
-        match self.way(session) {
+        let way = self.way(session);
+        self.calls.metrics.requests.count(way.as_ref().map_or(Host::Nobody, Way::host));
+        match way {
             Ok(Way::Call(room)) => self.serve_call(session, room).await,
             Ok(Way::Service(service)) => match self.services.forward(service, session) {
                 Ok(forwarded) => {
@@ -199,6 +216,12 @@ impl ProxyHttp for Proxy {
             let _ = session.as_downstream_mut().write_error_response(head, body).await;
         }
         FailToProxy { error_code: refusal.status().as_u16(), ..failed }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, visit: &mut Visit) {
+        if let (Some(forwarded), Some(answer)) = (&visit.forwarded, session.response_written()) {
+            self.calls.metrics.requests.count_service_answer(forwarded.service(), answer.status);
+        }
     }
 
     fn suppress_error_log(&self, _session: &Session, _visit: &Visit, _error: &Error) -> bool {

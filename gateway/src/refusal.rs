@@ -1,5 +1,7 @@
 //! Every reason a call is turned away, with its status, its words and its metric label.
 
+mod blame;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};

@@ -134,7 +134,7 @@ impl Parts {
             }),
             directory: Directory::new(config, clock, metrics.clone())?,
             places: Arc::new(places(config, &slots, &loads, &metrics)),
-            certificates: Certificates::load(&config.certificates, &config.domain)?,
+            certificates: Certificates::load(&config.certificates, &config.domain, metrics.tls.clone())?,
             pool: Pool::new(bounds(config), metrics.clone()),
             admission: admission(config, &memory, &metrics),
             memory,
@@ -221,7 +221,7 @@ impl Parts {
         move || {
             if directory.current().is_none() {
                 Some("the directory has not come yet")
-            } else if metrics.who.principals_connected.get() == 0 {
+            } else if metrics.redis.principals.get() == 0 {
                 Some("principals are not followed")
             } else if metrics.record.writable.get() == 0 {
                 Some("the record log cannot be written")
@@ -261,9 +261,10 @@ impl Parts {
         server.add_service(lifecycle.duty("leases", move |stop| desk.clone().run(stop)));
         let (limits, quota, clock) = (self.limits.clone(), self.quota.clone(), self.clock);
         let (places, pool, directory) = (self.places.clone(), self.pool.clone(), self.directory.clone());
-        let (slots, loads) = (self.slots.clone(), self.loads.clone());
+        let (slots, loads, metrics) = (self.slots.clone(), self.loads.clone(), self.metrics.clone());
         server.add_service(lifecycle.duty("sweep", move |stop| {
-            let instances = look_after_instances(places.clone(), slots.clone(), loads.clone(), directory.clone());
+            let known = (slots.clone(), loads.clone(), metrics.clone());
+            let instances = look_after_instances(places.clone(), known, directory.clone());
             let pool = pool.clone().sweep_always(directory.clone());
             let (limits, quota) = (limits.clone().sweep_always(), quota.clone());
             let sweeps = (limits, quota.clone().sweep_always(clock), quota.recount_always(), instances, pool);
@@ -287,8 +288,7 @@ async fn until(mut stop: ShutdownWatch, task: impl Future<Output = ()>) {
 /// Shows how instances stand and forgets those that are gone, for as long as it is polled.
 async fn look_after_instances(
     places: Arc<Places>,
-    slots: Arc<Instances>,
-    loads: Arc<Loads>,
+    (slots, loads, metrics): (Arc<Instances>, Arc<Loads>, Arc<Metrics>),
     directory: Arc<Directory>,
 ) {
     loop {
@@ -300,6 +300,7 @@ async fn look_after_instances(
         if let Some(routes) = directory.current() {
             places.keep(&routes);
             loads.keep(|chute| routes.by_id(chute).is_some());
+            metrics.chutes.keep(|chute| routes.by_id(chute).is_some());
         }
     }
 }

@@ -19,6 +19,9 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::{info, warn};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::metrics::Tls;
 
 /// How often the folder is looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -30,11 +33,14 @@ pub struct Certificates {
     /// Name in the folder of the certificate for handshakes that match no other.
     fallback: String,
     loaded: ArcSwap<Loaded>,
+    metrics: Tls,
 }
 
 #[derive(Debug)]
 struct Loaded {
     by_name: HashMap<String, Arc<CertifiedKey>>,
+    /// Unix time at which the first of them expires.
+    expires_at: i64,
     stamps: Stamps,
 }
 
@@ -45,17 +51,18 @@ type Stamps = Vec<(PathBuf, SystemTime, u64)>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsName(pub String);
 
-struct KeepTlsName;
+struct KeepTlsName(Tls);
 
 impl Certificates {
     /// Reads the folder; `domain` says which wildcard serves names that match no other.
     ///
     /// # Errors
     /// When a file cannot be read, or the wildcard is not there.
-    pub fn load(folder: &Path, domain: &str) -> anyhow::Result<Arc<Self>> {
+    pub fn load(folder: &Path, domain: &str, metrics: Tls) -> anyhow::Result<Arc<Self>> {
         let fallback = format!("_.{domain}");
         let loaded = read(folder, &fallback)?;
-        Ok(Arc::new(Self { folder: folder.to_owned(), fallback, loaded: ArcSwap::from_pointee(loaded) }))
+        metrics.expires_at.set(loaded.expires_at);
+        Ok(Arc::new(Self { folder: folder.to_owned(), fallback, loaded: ArcSwap::from_pointee(loaded), metrics }))
     }
 
     /// Takes over what changes in the folder, until told to stop. A folder that cannot be read changes nothing.
@@ -70,6 +77,7 @@ impl Certificates {
             match read(&self.folder, &self.fallback) {
                 Ok(loaded) => {
                     info!(certificates = loaded.by_name.len(), "took over changed certificates");
+                    self.metrics.expires_at.set(loaded.expires_at);
                     self.loaded.store(Arc::new(loaded));
                 }
                 Err(error) => {
@@ -85,7 +93,7 @@ impl Certificates {
     /// # Errors
     /// When the framework refuses.
     pub fn listener(self: &Arc<Self>) -> anyhow::Result<TlsSettings> {
-        let mut settings = TlsSettings::with_callbacks(Box::new(KeepTlsName))?;
+        let mut settings = TlsSettings::with_callbacks(Box::new(KeepTlsName(self.metrics.clone())))?;
         settings.set_cert_resolver(self.clone());
         settings.enable_h2();
         Ok(settings)
@@ -112,6 +120,7 @@ impl ResolvesServerCert for Certificates {
 #[async_trait]
 impl TlsAccept for KeepTlsName {
     async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.0.handshakes.inc();
         let name = tls.server_name()?.to_ascii_lowercase();
         Some(Arc::new(TlsName(name)))
     }
@@ -131,14 +140,17 @@ fn stamps(folder: &Path) -> anyhow::Result<Stamps> {
 fn read(folder: &Path, needed: &str) -> anyhow::Result<Loaded> {
     let stamps = stamps(folder)?;
     let mut by_name = HashMap::new();
+    let mut expires_at = i64::MAX;
     for (path, ..) in &stamps {
         if path.extension().is_some_and(|extension| extension == "crt") {
             let name = path.file_stem().and_then(|name| name.to_str()).context("a certificate has no name")?;
-            by_name.insert(name.to_ascii_lowercase(), Arc::new(pair(path)?));
+            let pair = pair(path)?;
+            expires_at = expires_at.min(expiry(&pair).with_context(|| format!("reading {}", path.display()))?);
+            by_name.insert(name.to_ascii_lowercase(), Arc::new(pair));
         }
     }
     ensure!(by_name.contains_key(needed), "there is no certificate {needed}.crt in {}", folder.display());
-    Ok(Loaded { by_name, stamps })
+    Ok(Loaded { by_name, expires_at, stamps })
 }
 
 fn pair(path: &Path) -> anyhow::Result<CertifiedKey> {
@@ -146,4 +158,13 @@ fn pair(path: &Path) -> anyhow::Result<CertifiedKey> {
     let chain = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).with_context(reading)?;
     let key = PrivateKeyDer::from_pem_file(path.with_extension("key")).with_context(reading)?;
     CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider()).with_context(reading)
+}
+
+/// Unix time at which a chain expires: that of whichever of its certificates does first.
+fn expiry(pair: &CertifiedKey) -> anyhow::Result<i64> {
+    let ends = pair.cert.iter().map(|certificate| {
+        let (_, certificate) = X509Certificate::from_der(certificate).context("a certificate cannot be read")?;
+        anyhow::Ok(certificate.validity().not_after.timestamp())
+    });
+    ends.collect::<Result<Vec<_>, _>>()?.into_iter().min().context("a chain is empty")
 }

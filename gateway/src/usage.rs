@@ -13,6 +13,7 @@ mod service;
 mod shipper;
 mod slots;
 mod stream;
+mod volume;
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,7 +32,7 @@ use protocol::record::slot::Slot;
 use protocol::usage::{Admission, Facts, Outcome, Record};
 
 use crate::clock::Clock;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Underway};
 use disk::Files;
 use folder::{Folder, Lock};
 pub use service::Service;
@@ -88,6 +89,7 @@ pub struct Flight {
     /// None once it has ended.
     admission: Option<Admission>,
     counters: Counters,
+    _underway: Underway,
 }
 
 impl UsageLog {
@@ -126,13 +128,17 @@ impl UsageLog {
     pub fn admit(&self, admission: Admission) -> Result<Flight, LogUnwritable> {
         let slot = self.shared.slots.take().ok_or(LogUnwritable::Busy)?;
         match self.shared.log.admit(&admission) {
-            Ok(ticket) => Ok(Flight {
-                shared: Arc::clone(&self.shared),
-                slot,
-                ticket,
-                admission: Some(admission),
-                counters: Counters::default(),
-            }),
+            Ok(ticket) => {
+                let underway = self.shared.metrics.begin(admission.chute);
+                Ok(Flight {
+                    shared: Arc::clone(&self.shared),
+                    slot,
+                    ticket,
+                    admission: Some(admission),
+                    counters: Counters::default(),
+                    _underway: underway,
+                })
+            }
             Err(refused) => {
                 self.shared.slots.give(slot);
                 Err(refused)
@@ -181,6 +187,7 @@ impl Flight {
         let mut record = Record { admission, outcome, completed_at, error, delivered, facts };
         match self.shared.log.finish(&self.ticket, &mut record) {
             Ok(sequence) => {
+                self.shared.metrics.count_record(&record);
                 self.shared.slots.give(self.slot);
                 Some(sequence)
             }

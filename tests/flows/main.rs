@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
 mod books;
+mod dashboards;
 mod disconnect;
 mod exports;
 mod faults;

@@ -177,6 +177,9 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// Every label.
+    pub const LABELS: [&str; 5] = ["damaged", "unreadable", "empty", "older", "shrunk"];
+
     /// Label of the metric that counts refusals.
     #[must_use]
     pub fn label(&self) -> &'static str {

@@ -1,6 +1,7 @@
 //! Sans-I/O cores of the record path, driven alike by the gateway, by control and by tests.
 
 pub mod adoption;
+mod ages;
 pub mod appender;
 pub mod batch;
 pub mod book;

@@ -87,8 +87,11 @@ impl Task for ExportHours {
 
     async fn run(&self, now: DateTime<Utc>) -> anyhow::Result<()> {
         self.close_hours(now).await?;
-        for (hour, kind) in db::exports::list_missing(&self.db).await.context("listing missing exports")? {
+        let missing = db::exports::list_missing(&self.db).await.context("listing missing exports")?;
+        self.metrics.ledger.exports_missing.set(i64::try_from(missing.len()).unwrap_or(i64::MAX));
+        for (hour, kind) in missing {
             self.write(hour, kind, now).await.with_context(|| format!("exporting {hour} {}", kind.name()))?;
+            self.metrics.ledger.exports_missing.dec();
         }
         Ok(())
     }

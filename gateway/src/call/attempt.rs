@@ -72,7 +72,10 @@ impl<I: Instances> Calls<I> {
                 match self.try_once(&mut job, &mut place, &attempts, until, &mut line).await {
                     Attempt::Failed { unopened, running, successor } => (unopened, running, successor),
                     Attempt::Refused(refusal) => break refusal,
-                    Attempt::Left => return None,
+                    Attempt::Left => {
+                        self.metrics.requests.left.inc();
+                        return None;
+                    }
                     Attempt::Over(outcome) => {
                         // Another instance had an answer to the same request, so the empty ones were at fault.
                         attempts.empty_ones().for_each(|instance| self.places.failed(instance));
@@ -118,7 +121,7 @@ impl<I: Instances> Calls<I> {
     ) -> Attempt<'a> {
         let Some(target) = job.entry.target(place.instance) else { return Attempt::Refused(Refusal::Internal) };
         let admission = self.admission(job, &target, place.mean_connections);
-        let begun = Running::begin(&self.log, admission, &mut job.entry.quota, self.clock, &self.metrics);
+        let begun = Running::begin(&self.log, admission, &mut job.entry.quota, self.clock);
         let running = match begun {
             Ok(running) => running,
             Err(LogUnwritable::Busy) => return Attempt::Refused(Refusal::Overloaded(Scarce::Places)),
@@ -200,7 +203,7 @@ impl<I: Instances> Calls<I> {
     pub(super) fn draw_conclusions(&self, job: &Job, place: &mut Place<'_>, verdict: &Verdict) {
         let reason = verdict.reason.as_str();
         place.showed(verdict.outcome);
-        self.metrics.calls.failures.with_label_values(&[reason]).inc();
+        self.metrics.attempts.count_failure(verdict);
         if verdict.report {
             let chute = job.entry.route.chute.id;
             self.strikes.report(Strike { chute, instance: place.instance, reason: reason.to_owned() });
@@ -224,7 +227,7 @@ impl<I: Instances> Calls<I> {
                 return self.give_up(&refusal, job, line).await;
             }
         };
-        self.metrics.calls.count_answer(status, "none");
+        self.metrics.requests.count_relayed(status);
         let mut fields = job.stamp.fields();
         fields.push(content_type(&said.content_type));
         // A client that is gone needs no answer.

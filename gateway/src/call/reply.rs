@@ -45,7 +45,7 @@ impl<I: Instances> Calls<I> {
         if !line.is_begun() {
             return self.turn_away(refusal, job.stamp, line.client).await;
         }
-        self.metrics.calls.count_answer(StatusCode::OK, refusal.code());
+        self.metrics.requests.count_late_refusal(refusal);
         if line.break_off(refusal).await.is_err() {
             line.client.cut().await;
         }
@@ -60,7 +60,6 @@ impl<I: Instances> Calls<I> {
         running: Running,
         line: &mut Line<'_, impl Downstream>,
     ) -> Outcome {
-        self.metrics.calls.count_first_chunk(job.entry.route.chute.template, running.started().elapsed());
         match opening {
             Opening::Whole { reply, meter } => self.reply_whole(job, reply, &meter, running, line.client).await,
             Opening::Stream { relay, first } => self.reply_stream(job, place, relay, first, running, line).await,
@@ -76,7 +75,7 @@ impl<I: Instances> Calls<I> {
         client: &mut impl Downstream,
     ) -> Outcome {
         let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
-        self.metrics.calls.count_answer(status, "none");
+        self.metrics.requests.count_relayed(status);
         let mut fields = job.stamp.fields();
         running.delivers(meter);
         let body = match job.form {
@@ -117,7 +116,8 @@ impl<I: Instances> Calls<I> {
         mut running: Running,
         line: &mut Line<'_, impl Downstream>,
     ) -> Outcome {
-        self.metrics.calls.count_answer(StatusCode::OK, "none");
+        self.metrics.requests.count_relayed(StatusCode::OK);
+        self.metrics.calls.count_first_chunk(job.entry.route.chute.template, job.arrived.elapsed());
         if line.begin().await.is_err() {
             running.finish(Outcome::Aborted, None);
             return Outcome::Aborted;

@@ -1,6 +1,5 @@
 //! One attempt under way: its slot in the log, its record, and what it does to the caller's allowance.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -9,7 +8,6 @@ use protocol::usage::{Admission, Kind, Outcome};
 
 use crate::clock::Clock;
 use crate::limit::QuotaHold;
-use crate::metrics::Metrics;
 use crate::usage::meter::Meter;
 use crate::usage::{ABORTED, Flight, LogUnwritable, UsageLog};
 
@@ -23,7 +21,6 @@ pub(super) struct Running {
     started_at: DateTime<Utc>,
     started: Instant,
     clock: Clock,
-    metrics: Arc<Metrics>,
 }
 
 impl Running {
@@ -36,7 +33,6 @@ impl Running {
         admission: Admission,
         quota: &mut Option<QuotaHold>,
         clock: Clock,
-        metrics: &Arc<Metrics>,
     ) -> Result<Self, LogUnwritable> {
         let (kind, estimate, started_at) = (admission.kind, admission.estimate, admission.started_at);
         Ok(Self {
@@ -48,7 +44,6 @@ impl Running {
             started_at,
             started: Instant::now(),
             clock,
-            metrics: metrics.clone(),
         })
     }
 
@@ -74,7 +69,6 @@ impl Running {
 
     /// Writes the record; gives the allowance back if the attempt used none of it.
     pub(super) fn finish(self, outcome: Outcome, error: Option<&str>) -> Option<QuotaHold> {
-        self.metrics.calls.count_attempt(outcome);
         let now = self.clock.now();
         let delivered = self.counters.delivered;
         let facts = settle::facts(self.kind, self.estimate, &self.counters, now - self.started_at);

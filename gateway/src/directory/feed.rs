@@ -10,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, AsyncConnectionConfig, PushInfo, PushKind};
 
 use super::{Directory, InForce, Routes};
+use crate::metrics::MISSING;
 
 /// Pause between two looks, should an announcement be lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -35,9 +36,13 @@ impl Directory {
         let mut last_refused = None;
         loop {
             let error = match self.connect().await {
-                Ok(connection) => self.keep_looking(connection, &mut last_refused).await,
+                Ok(connection) => {
+                    self.metrics.redis.directory.set(1);
+                    self.keep_looking(connection, &mut last_refused).await
+                }
                 Err(error) => error,
             };
+            self.metrics.redis.directory.set(0);
             tracing::warn!(error = format!("{error:#}"), "the directory is not followed, the last good one serves on");
             tokio::time::sleep(RETRY_AFTER).await;
         }
@@ -128,6 +133,8 @@ impl Directory {
             instances = header.instances,
             "new directory"
         );
+        self.metrics.who.directory_chutes.set(i64::try_from(header.chutes).unwrap_or(i64::MAX));
+        self.metrics.who.directory_instances.set(i64::try_from(header.instances).unwrap_or(i64::MAX));
         self.metrics.who.directory_version.set(i64::try_from(header.version).unwrap_or(i64::MAX));
         self.metrics.who.directory_made_at.set(header.made_at.timestamp());
         self.metrics.who.directory_seen_at.set(self.clock.now().timestamp());
@@ -137,7 +144,7 @@ impl Directory {
 
     fn report(&self, reason: &NotTaken) {
         let label = match reason {
-            NotTaken::Missing => "missing",
+            NotTaken::Missing => MISSING,
             NotTaken::Refused(refused) => refused.label(),
         };
         self.metrics.who.directory_refused.with_label_values(&[label]).inc();

@@ -129,6 +129,19 @@ pub enum Shortage {
     Spent,
 }
 
+impl Blame {
+    /// The word that is counted by.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Instance => "instance",
+            Self::Network => "network",
+            Self::Platform => "platform",
+        }
+    }
+}
+
 impl Reason {
     /// Every reason.
     pub const ALL: [Self; 13] = [
@@ -195,7 +208,9 @@ impl Reason {
         }
     }
 
-    fn blame(self) -> Blame {
+    /// Whose fault it is.
+    #[must_use]
+    pub fn blame(self) -> Blame {
         match self {
             Self::BadRequest => Blame::Client,
             Self::ConnectFailed | Self::ConnectionClosed => Blame::Network,

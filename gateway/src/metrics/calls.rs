@@ -1,32 +1,33 @@
-//! Metrics of calls and their attempts.
+//! Metrics of calls: how many there are and how long they take.
 
 use std::time::Duration;
 
-use http::StatusCode;
-use prometheus::{HistogramVec, IntCounterVec, IntGauge, exponential_buckets};
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, exponential_buckets};
 use protocol::directory::Template;
-use protocol::usage::Outcome;
 
 use super::register::Register;
 
-/// Calls and their attempts.
+/// Calls.
 pub struct Calls {
-    /// Answers of call hosts by status class and refusal code (`none` when relayed).
-    pub answers: IntCounterVec,
-    /// Attempts by outcome (finished, failed, aborted, lost).
-    pub attempts: IntCounterVec,
-    /// Failed attempts by reason.
-    pub failures: IntCounterVec,
+    in_flight: IntGauge,
+    seconds: ByTemplate,
+    /// Seconds until a call was refused before any instance was asked.
+    refused: Histogram,
+    first_chunk: ByTemplate,
     /// Calls with an idempotency key by what became of them (made, replayed, refused, forgotten).
     pub idempotent: IntCounterVec,
-    /// Calls in flight.
-    pub in_flight: IntGauge,
-    /// Seconds to the first chunk by template.
-    pub first_chunk: HistogramVec,
 }
 
 /// A call in flight; it counts as one until dropped.
 pub struct InFlight(IntGauge);
+
+/// One histogram per template, made once: a call looks nothing up.
+struct ByTemplate {
+    vllm: Histogram,
+    embedding: Histogram,
+    diffusion: Histogram,
+    plain: Histogram,
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -36,22 +37,34 @@ impl Drop for InFlight {
 
 impl Calls {
     pub(super) fn new(register: Register<'_>) -> prometheus::Result<Self> {
+        // From 5 ms to 22 min: a refusal takes less than the first, the longest stream more than the last.
+        let seconds = register.histograms(
+            "chutes_gateway_call_seconds",
+            "seconds from a call's head to the last byte of its answer, by template; refused if no instance was asked",
+            exponential_buckets(0.005, 2.0, 19)?,
+            &["template"],
+        )?;
+        let first_chunk = register.histograms(
+            "chutes_gateway_first_chunk_seconds",
+            "seconds from a call's head to the first chunk of its stream, by template",
+            exponential_buckets(0.01, 2.0, 16)?,
+            &["template"],
+        )?;
+        let idempotent = register.counters(
+            "chutes_gateway_idempotent_total",
+            "calls with an idempotency key by what became of them",
+            &["result"],
+        )?;
+        // All at once: a rate sees the first only if the zero before it was there.
+        for result in ["made", "replayed", "refused", "forgotten"] {
+            idempotent.with_label_values(&[result]);
+        }
         Ok(Self {
-            answers: register.counters("chutes_gateway_answers_total", "answers of call hosts", &["status", "code"])?,
-            attempts: register.counters("chutes_gateway_attempts_total", "attempts by outcome", &["outcome"])?,
-            failures: register.counters("chutes_gateway_failures_total", "failed attempts by reason", &["reason"])?,
-            idempotent: register.counters(
-                "chutes_gateway_idempotent_total",
-                "calls with an idempotency key by what became of them",
-                &["result"],
-            )?,
+            idempotent,
             in_flight: register.gauge("chutes_gateway_calls_in_flight", "calls in flight")?,
-            first_chunk: register.histograms(
-                "chutes_gateway_first_chunk_seconds",
-                "seconds to the first chunk",
-                exponential_buckets(0.01, 2.0, 16)?,
-                &["template"],
-            )?,
+            refused: seconds.with_label_values(&["refused"]),
+            seconds: ByTemplate::of(&seconds),
+            first_chunk: ByTemplate::of(&first_chunk),
         })
     }
 
@@ -61,31 +74,39 @@ impl Calls {
         InFlight(self.in_flight.clone())
     }
 
-    /// Counts an answer of a call host; `code` is a refusal's, or `none`.
-    pub fn count_answer(&self, status: StatusCode, code: &str) {
-        let class = ["1xx", "2xx", "3xx", "4xx", "5xx"][usize::from(status.as_u16() / 100).clamp(1, 5) - 1];
-        self.answers.with_label_values(&[class, code]).inc();
+    /// Notes how long a call took that was let in.
+    pub fn count_served(&self, template: Option<Template>, took: Duration) {
+        self.seconds.get(template).observe(took.as_secs_f64());
     }
 
-    /// Counts an attempt that is over.
-    pub fn count_attempt(&self, outcome: Outcome) {
-        let outcome = match outcome {
-            Outcome::Finished => "finished",
-            Outcome::Failed => "failed",
-            Outcome::Aborted => "aborted",
-            Outcome::Lost => "lost",
-        };
-        self.attempts.with_label_values(&[outcome]).inc();
+    /// Notes how long it took to refuse a call.
+    pub fn count_refused(&self, took: Duration) {
+        self.refused.observe(took.as_secs_f64());
     }
 
-    /// Notes how long the first piece of an answer took.
+    /// Notes how long the first chunk of a stream took.
     pub fn count_first_chunk(&self, template: Option<Template>, took: Duration) {
-        let template = match template {
-            Some(Template::Vllm) => "vllm",
-            Some(Template::Embedding) => "embedding",
-            Some(Template::Diffusion) => "diffusion",
-            None => "none",
-        };
-        self.first_chunk.with_label_values(&[template]).observe(took.as_secs_f64());
+        self.first_chunk.get(template).observe(took.as_secs_f64());
+    }
+}
+
+impl ByTemplate {
+    fn of(histograms: &HistogramVec) -> Self {
+        let child = |label: &str| histograms.with_label_values(&[label]);
+        Self {
+            vllm: child("vllm"),
+            embedding: child("embedding"),
+            diffusion: child("diffusion"),
+            plain: child("plain"),
+        }
+    }
+
+    fn get(&self, template: Option<Template>) -> &Histogram {
+        match template {
+            Some(Template::Vllm) => &self.vllm,
+            Some(Template::Embedding) => &self.embedding,
+            Some(Template::Diffusion) => &self.diffusion,
+            None => &self.plain,
+        }
     }
 }

@@ -25,6 +25,34 @@ pub enum Refused {
     CallLag,
 }
 
+impl Refused {
+    /// Every reason.
+    const ALL: [Self; 8] = [
+        Self::Connections,
+        Self::ConnectionsOfAddress,
+        Self::ConnectionMemory,
+        Self::SlowHead,
+        Self::LargeHead,
+        Self::Resets,
+        Self::CallMemory,
+        Self::CallLag,
+    ];
+
+    /// The word that is counted by.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsOfAddress => "connections_of_address",
+            Self::ConnectionMemory => "connection_memory",
+            Self::SlowHead => "slow_head",
+            Self::LargeHead => "large_head",
+            Self::Resets => "resets",
+            Self::CallMemory => "call_memory",
+            Self::CallLag => "call_lag",
+        }
+    }
+}
+
 /// The edge itself.
 pub struct Edge {
     /// Open connections of clients.
@@ -40,32 +68,27 @@ pub struct Edge {
 
 impl Edge {
     pub(super) fn new(register: Register<'_>) -> prometheus::Result<Self> {
+        let refused = register.counters(
+            "chutes_gateway_refused_total",
+            "connections and requests refused before anybody asked who it is",
+            &["reason"],
+        )?;
+        // All at once: a rate sees the first refusal only if the zero before it was there.
+        for reason in Refused::ALL {
+            refused.with_label_values(&[reason.as_str()]);
+        }
         Ok(Self {
             connections: register.gauge("chutes_gateway_connections", "open connections of clients")?,
             memory_used: register.gauge("chutes_gateway_memory_used_bytes", "memory in use")?,
             memory_budget: register.gauge("chutes_gateway_memory_budget_bytes", "memory that may be in use")?,
             lag: register.float("chutes_gateway_lag_seconds", "how long work waits for the processor")?,
-            refused: register.counters(
-                "chutes_gateway_refused_total",
-                "connections and requests refused before anybody asked who it is",
-                &["reason"],
-            )?,
+            refused,
         })
     }
 
     /// The counter of one reason.
     #[must_use]
     pub fn refused(&self, reason: Refused) -> IntCounter {
-        let reason = match reason {
-            Refused::Connections => "connections",
-            Refused::ConnectionsOfAddress => "connections_of_address",
-            Refused::ConnectionMemory => "connection_memory",
-            Refused::SlowHead => "slow_head",
-            Refused::LargeHead => "large_head",
-            Refused::Resets => "resets",
-            Refused::CallMemory => "call_memory",
-            Refused::CallLag => "call_lag",
-        };
-        self.refused.with_label_values(&[reason])
+        self.refused.with_label_values(&[reason.as_str()])
     }
 }

@@ -20,19 +20,21 @@ pub struct Instances {
 
 impl Instances {
     pub(super) fn new(register: Register<'_>) -> prometheus::Result<Self> {
+        let failovers =
+            register.counters("chutes_gateway_failovers_total", "attempts that followed a failed one", &["reason"])?;
+        let retries_refused = register.counters(
+            "chutes_gateway_retries_refused_total",
+            "attempts not repeated because the budget was spent",
+            &["whose"],
+        )?;
+        // All at once: a rate sees the first event only if the zero before it was there.
+        Reason::ALL.iter().for_each(|reason| drop(failovers.with_label_values(&[reason.as_str()])));
+        ["chute", "gateway"].iter().for_each(|whose| drop(retries_refused.with_label_values(&[*whose])));
         Ok(Self {
             states: register.gauges("chutes_gateway_instances", "instances by state", &["state"])?,
             openings: register.counter("chutes_gateway_breaker_openings_total", "times that a breaker opened")?,
-            failovers: register.counters(
-                "chutes_gateway_failovers_total",
-                "attempts that followed a failed one",
-                &["reason"],
-            )?,
-            retries_refused: register.counters(
-                "chutes_gateway_retries_refused_total",
-                "attempts not repeated because the budget was spent",
-                &["whose"],
-            )?,
+            failovers,
+            retries_refused,
         })
     }
 

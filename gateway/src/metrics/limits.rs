@@ -47,10 +47,13 @@ impl Limits {
         let answered = "chutes_gateway_lease_answer_seconds";
         let decisions = register.counters(decisions, "decisions by limit and way", &["limit", "way"])?;
         let by_way = |limit: Limit| ["local", "asked"].map(|way| decisions.with_label_values(&[limit.name(), way]));
+        let asked = register.counters(questions, "questions to redis by outcome", &["outcome"])?;
+        // All at once: a rate sees the first question only if the zero before it was there.
+        ["answered", "failed"].iter().for_each(|outcome| drop(asked.with_label_values(&[*outcome])));
         Ok(Self {
             by_decision: [Limit::Caller, Limit::Quota, Limit::Instance].map(by_way),
             decisions,
-            questions: register.counters(questions, "questions to redis by outcome", &["outcome"])?,
+            questions: asked,
             answered: register.histogram(answered, "seconds to an answer", exponential_buckets(0.0001, 2.0, 14)?)?,
             used: by_limit("chutes_gateway_lease_used_slots", "slots in use")?,
             ready: by_limit("chutes_gateway_lease_ready_slots", "slots kept ready")?,

@@ -9,6 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisResult, Value};
 
 use super::Principals;
+use crate::clock::Clock;
 
 /// Pause between two proofs.
 const PROOF_EVERY: Duration = Duration::from_millis(500);
@@ -36,7 +37,7 @@ impl Principals {
                 Err(error) => error,
             };
             self.connection.store(None);
-            self.metrics.who.principals_connected.set(0);
+            self.metrics.redis.principals.set(0);
             tracing::warn!(error = format!("{error:#}"), "principals are not followed");
             tokio::time::sleep(RETRY_AFTER).await;
         }
@@ -67,12 +68,16 @@ impl Principals {
     async fn keep_proving(self: &Arc<Self>, mut connection: MultiplexedConnection) -> anyhow::Error {
         self.proof.begin(Instant::now());
         self.connection.store(Some(Arc::new(connection.clone())));
-        self.metrics.who.principals_connected.set(1);
+        self.metrics.redis.principals.set(1);
         tracing::info!("principals are followed");
         loop {
             let epoch = self.proof.current();
             match prove(&mut connection).await {
-                Ok(proven_at) => self.proof.extend(epoch, proven_at),
+                Ok(proven_at) => {
+                    self.proof.extend(epoch, proven_at);
+                    let seen_at = Clock::default().now() - proven_at.elapsed();
+                    self.metrics.who.principals_seen_at.set(seen_at.timestamp());
+                }
                 Err(error) => return anyhow::Error::new(error).context("proving the redis connection alive"),
             }
             self.count_held();

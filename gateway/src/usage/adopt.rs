@@ -4,6 +4,7 @@ use anyhow::Context;
 use protocol::ids::WriterId;
 use protocol::record::adoption;
 use protocol::record::reader::Stored;
+use protocol::usage::Record;
 use std::sync::{Arc, Mutex};
 
 use super::disk::Files;
@@ -18,8 +19,8 @@ pub(crate) struct Adopted {
     pub(crate) folder: Folder,
     /// The right to it.
     pub(crate) lock: Lock,
-    /// How many attempts were lost.
-    pub(crate) lost: usize,
+    /// The attempts that were lost.
+    pub(crate) lost: Vec<Record>,
     /// At how many places it cannot be read.
     pub(crate) damaged: u64,
 }

@@ -39,6 +39,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             refill_at = Instant::now() + if refilled.is_ok() { Duration::ZERO } else { RETRY };
             refilling.note(refilled);
         }
+        shared.metrics.record.spares.set(i64::try_from(shared.log.spares()).unwrap_or(i64::MAX));
         shared.metrics.record.writable.set(i64::from(shared.log.writable()));
     }
 }

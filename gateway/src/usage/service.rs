@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::adopt::{Adopted, adopt};
 use super::folder::Folder;
 use super::shipper::Shipper;
-use super::{Shared, UsageLog, keeper};
+use super::{Shared, UsageLog, keeper, volume};
 
 /// How often folders of dead processes are looked for.
 const ADOPT: Duration = Duration::from_secs(10);
@@ -44,6 +44,7 @@ impl Service {
         let (found, adopted) = mpsc::channel(1);
         tokio::select! {
             () = keeper::run(Arc::clone(&self.shared)) => {}
+            () = volume::measure(Arc::clone(&self.shared)) => {}
             () = self.adopt(found) => {}
             () = self.ship(adopted, shutdown) => {}
         }

@@ -48,8 +48,8 @@ impl Shipper {
         let Adopted { stored, folder, lock, lost, damaged } = adopted;
         let metrics = &self.shared.metrics;
         metrics.record.adopted.inc();
-        metrics.calls.attempts.with_label_values(&["lost"]).inc_by(lost as u64);
-        info!(writer.id = %stored.writer, lost, "took over the record log of a dead process");
+        lost.iter().for_each(|record| metrics.count_record(record));
+        info!(writer.id = %stored.writer, lost = lost.len(), "took over the record log of a dead process");
         if damaged > 0 {
             metrics.record.damaged.inc_by(damaged);
             error!(writer.id = %stored.writer, places = damaged, "the record log of a dead process is damaged");
@@ -75,6 +75,7 @@ impl Shipper {
             };
             if let Err(error) = done {
                 self.stream = None;
+                self.shared.metrics.redis.usage.set(0);
                 if self.core.failed(self.started.elapsed(), rand::random_range(0.5..1.0)) {
                     // Of a pipeline, all errors are the same one.
                     let error: String = error.to_string().chars().take(LONGEST_ERROR).collect();
@@ -93,6 +94,7 @@ impl Shipper {
     async fn connect(&mut self) -> RedisResult<()> {
         let (stream, run) = Stream::connect(&self.client).await?;
         self.stream = Some(stream);
+        self.shared.metrics.redis.usage.set(1);
         self.core.connected(run.as_deref(), self.started.elapsed());
         Ok(())
     }
@@ -137,7 +139,10 @@ impl Shipper {
     }
 
     fn count_unconfirmed(&self) {
-        self.shared.metrics.record.unconfirmed.set(i64::try_from(self.core.unconfirmed()).unwrap_or(i64::MAX));
+        let record = &self.shared.metrics.record;
+        record.unconfirmed.set(i64::try_from(self.core.unconfirmed()).unwrap_or(i64::MAX));
+        let age = |since: DateTime<Utc>| (self.shared.clock.now() - since).as_seconds_f64().max(0.0);
+        record.oldest_unconfirmed.set(self.core.oldest_unconfirmed().map_or(0.0, age));
     }
 
     /// Deletes what is confirmed and old enough.

@@ -72,7 +72,7 @@ async fn funds_that_changed_serve_on_while_redis_cannot_be_read() {
     eventually("the later change has arrived", async || who.identify(&key).await.is_err()).await;
     who.control.fails();
     who.redis.kill();
-    eventually("the loss is noticed", async || who.metrics.who.principals_connected.get() == 0).await;
+    eventually("the loss is noticed", async || who.metrics.redis.principals.get() == 0).await;
     check().await.expect("the funds known last").expect("the user has an allowance").counted(1);
     assert!(matches!(check().await.err(), Some(Refusal::QuotaExceeded { .. })), "own calls are added all the same");
 }

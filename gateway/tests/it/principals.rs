@@ -102,10 +102,10 @@ async fn s17_a_key_revoked_while_the_connection_was_lost_is_refused_once_it_is_b
     .await;
     proxy.freeze();
     who.revoke(&key, 2);
-    eventually("the loss is noticed", async || who.metrics.who.principals_connected.get() == 0).await;
+    eventually("the loss is noticed", async || who.metrics.redis.principals.get() == 0).await;
     assert!(who.identify(&key).await.is_ok(), "it serves on");
     proxy.thaw();
-    eventually("redis is followed again", async || who.metrics.who.principals_connected.get() == 1).await;
+    eventually("redis is followed again", async || who.metrics.redis.principals.get() == 1).await;
     assert_eq!(who.identify(&key).await.err(), Some(REVOKED));
 }
 
@@ -200,7 +200,7 @@ async fn callers_are_served_until_stale_after_when_redis_is_lost_and_control_can
     let killed_at = Instant::now();
     assert!(who.identify(&key).await.is_ok());
     who.redis.restart();
-    eventually("the empty redis is followed", async || who.metrics.who.principals_connected.get() == 1).await;
+    eventually("the empty redis is followed", async || who.metrics.redis.principals.get() == 1).await;
     let last_accepted = last_accepted(&who, &key).await;
     assert!(last_accepted <= Some(killed_at + Duration::from_secs(3)), "{last_accepted:?}");
     assert!(is_not_ready(&who.identify(&key).await));

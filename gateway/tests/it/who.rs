@@ -60,7 +60,7 @@ impl Who {
         following.spawn(Arc::clone(&principals).follow());
         following.spawn(Arc::clone(&directory).follow());
         let who = Self { redis, control, principals, directory, auth, metrics, _following: following };
-        eventually("principals are followed", async || who.metrics.who.principals_connected.get() == 1).await;
+        eventually("principals are followed", async || who.metrics.redis.principals.get() == 1).await;
         who
     }
 

@@ -20,8 +20,8 @@ mod tests;
 pub struct Adoption {
     /// What is in it.
     pub book: Book,
-    /// How many attempts were lost.
-    pub lost: usize,
+    /// The attempts that were lost.
+    pub lost: Vec<Record>,
     /// At how many places something unreadable lies between or behind entries.
     pub damaged: u64,
 }
@@ -85,7 +85,8 @@ pub fn adopt<D: Disk>(disk: &D) -> Result<Adoption, Unadoptable> {
     let end = Position { segment: book.newest_segment(), offset: u64::MAX };
     book.synced(end, book.last());
     book.close();
-    Ok(Adoption { book, lost: lost.len(), damaged })
+    let lost = lost.into_iter().map(|(_, record)| record).collect();
+    Ok(Adoption { book, lost, damaged })
 }
 
 fn while_(doing: &'static str) -> impl Fn(io::Error) -> Unadoptable {

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use chrono::{DateTime, Utc};
 
+use crate::record::ages::Ages;
 use crate::usage::{Beat, Record};
 
 #[cfg(test)]
@@ -59,6 +60,7 @@ pub struct Book {
     strays: BTreeMap<u64, Record>,
     in_flight: usize,
     closed: bool,
+    ages: Ages,
 }
 
 impl Book {
@@ -125,6 +127,7 @@ impl Book {
     /// A final or an admission of another life of this log was read or written.
     pub fn noted(&mut self, sequence: u64, at: DateTime<Utc>) {
         self.last = self.last.max(sequence);
+        self.ages.note(sequence, at);
         if let Some(segment) = self.segments.back_mut() {
             segment.newest = segment.newest.max(Some(at));
         }
@@ -174,6 +177,11 @@ impl Book {
         let above =
             |range: &RangeInclusive<u64>| (range.end() + 1).saturating_sub(mark.saturating_add(1).max(*range.start()));
         self.last.saturating_sub(mark).saturating_sub(self.skipped.iter().map(above).sum())
+    }
+
+    /// About when the oldest final above the mark was written; none if there is none.
+    pub fn oldest_above(&mut self, mark: u64) -> Option<DateTime<Utc>> {
+        self.ages.oldest_above(mark)
     }
 
     /// Ends the log if no attempt is in flight; says whether it has ended.

@@ -197,7 +197,12 @@ impl<D: Disk> Log<D> {
 
     /// Whether a segment is missing in the reserve.
     pub fn lacks_spare(&self) -> bool {
-        self.state().appender.spares() < self.wanted_spares
+        self.spares() < self.wanted_spares
+    }
+
+    /// Segments in reserve.
+    pub fn spares(&self) -> usize {
+        self.state().appender.spares()
     }
 
     /// Makes the missing segments. Blocks; the lock is not held meanwhile.

@@ -220,6 +220,11 @@ impl<D: Disk> Shipper<D> {
         self.logs.iter().map(|one| one.stored.book().unconfirmed(one.shipment.mark())).sum()
     }
 
+    /// About when the oldest of them was written.
+    pub fn oldest_unconfirmed(&self) -> Option<DateTime<Utc>> {
+        self.logs.iter().filter_map(|one| one.stored.book().oldest_above(one.shipment.mark())).min()
+    }
+
     /// The next batch of a log whose turn it is.
     fn ship(&mut self) -> Option<Step<D>> {
         while let Some(one) = self.logs.get(self.round.turn) {

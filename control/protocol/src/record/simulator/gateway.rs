@@ -218,7 +218,7 @@ impl Gateway {
         let adoption = adoption::adopt(&disk).ok()?;
         let stored = Stored { writer, disk, book: Arc::new(Mutex::new(adoption.book)) };
         self.shipper.add(stored, now);
-        Some((adoption.lost, adoption.damaged))
+        Some((adoption.lost.len(), adoption.damaged))
     }
 }
 
