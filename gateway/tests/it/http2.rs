@@ -124,7 +124,8 @@ async fn a_client_that_does_not_leave_when_asked_is_cut_off() {
     let platform = platform(&["--http2-resets=50"]).await;
     let mut frames = Frames::connect(&platform, "llm").await;
     let sent = reset(&mut frames, 0, 100_000).await;
-    assert!((100..100_000).contains(&sent), "cut off after {sent} resets");
+    // Asked to leave at 50, cut off at 100 at the latest, or before, once no stream is left.
+    assert!((50..100_000).contains(&sent), "cut off after {sent} resets");
 }
 
 #[tokio::test]

@@ -67,10 +67,11 @@ async fn ask(scene: &Scene, user: &User, gateway: usize, tokens: u64) -> Seen {
     load::ask(&scene.client(), &scene.url_at("llm", gateway), &user.key, model, tokens).await
 }
 
-/// Asks a gateway until a call ends as wanted; what was seen on the way goes into the books too.
-async fn until(scene: &Scene, user: &User, gateway: usize, wanted: End, seen: &mut Vec<Seen>) {
+/// Asks a gateway until a call ends as wanted, each time after `before`; what was seen on the way goes into the books too.
+async fn until(scene: &Scene, user: &User, gateway: usize, (wanted, before): (End, impl Fn()), seen: &mut Vec<Seen>) {
     let deadline = Instant::now() + LONGEST;
     loop {
+        before();
         let call = ask(scene, user, gateway, 1).await;
         let ended = call.end;
         seen.push(call);
@@ -107,14 +108,14 @@ async fn a_full_disk_refuses_new_calls_and_loses_none_of_those_in_flight() {
         let load = Load::start(&scene, &user, CLIENTS, round);
         let long = (0..LONG_CHATS).map(|number| ask(&scene, &user, number as usize % scene.gateways(), LONG_CHAT));
         let filling = async {
-            disk.fill();
             let mut seen = Vec::new();
             for gateway in 0..scene.gateways() {
-                until(&scene, &user, gateway, End::Refused(503), &mut seen).await;
+                // Segments that are confirmed meanwhile leave room again.
+                until(&scene, &user, gateway, (End::Refused(503), || disk.fill()), &mut seen).await;
             }
             disk.make_room();
             for gateway in 0..scene.gateways() {
-                until(&scene, &user, gateway, End::Whole, &mut seen).await;
+                until(&scene, &user, gateway, (End::Whole, || ()), &mut seen).await;
             }
             seen
         };
