@@ -1,19 +1,16 @@
 //! Instance keys as they rest in the directory: AES-256-GCM under a key that few programs have.
 
-use aes_gcm::aead::{Aead, KeyInit, Payload};
-use aes_gcm::{Aes256Gcm, Nonce};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+mod answers;
+mod cipher;
+
+use self::cipher::GcmNonce;
 use crate::ids::InstanceId;
 
-mod answers;
-
 pub use self::answers::{AnswerDigest, AnswerKey};
-
-/// Bytes of the random nonce before the ciphertext.
-const NONCE_LENGTH: usize = 12;
 
 /// The symmetric key between us and one instance; never printed.
 #[derive(Clone)]
@@ -98,29 +95,12 @@ impl DirectoryKey {
     /// When it was sealed for another one, under another key, or changed since.
     pub fn open(&self, sealed: &SealedKey, instance: InstanceId, version: u64) -> Result<InstanceKey, CannotOpen> {
         let bytes = STANDARD.decode(&sealed.0).map_err(|_| CannotOpen)?;
-        let (nonce, ciphertext) = bytes.split_first_chunk::<NONCE_LENGTH>().ok_or(CannotOpen)?;
-        let bound = bound_to(instance, version);
-        let payload = Payload { msg: ciphertext, aad: bound.as_bytes() };
-        let plain = self.cipher().decrypt(&Nonce::from(*nonce), payload).map_err(|_| CannotOpen)?;
+        let plain = cipher::open(&self.0, bound_to(instance, version).as_bytes(), &bytes)?;
         plain.try_into().map(InstanceKey).map_err(|_| CannotOpen)
     }
 
-    fn seal_with_nonce(
-        &self,
-        key: &InstanceKey,
-        instance: InstanceId,
-        version: u64,
-        nonce: [u8; NONCE_LENGTH],
-    ) -> SealedKey {
-        let bound = bound_to(instance, version);
-        let payload = Payload { msg: &key.0, aad: bound.as_bytes() };
-        let ciphertext =
-            self.cipher().encrypt(&Nonce::from(nonce), payload).expect("16 bytes are below the cipher's limits");
-        SealedKey(STANDARD.encode([nonce.as_slice(), &ciphertext].concat()))
-    }
-
-    fn cipher(&self) -> Aes256Gcm {
-        Aes256Gcm::new(&self.0.into())
+    fn seal_with_nonce(&self, key: &InstanceKey, instance: InstanceId, version: u64, nonce: GcmNonce) -> SealedKey {
+        SealedKey(STANDARD.encode(cipher::seal(&self.0, nonce, bound_to(instance, version).as_bytes(), &key.0)))
     }
 }
 

@@ -1,10 +1,8 @@
 //! Answers to calls as they rest in Redis: AES-256-GCM under a key that is derived from the directory key.
 
-use aes_gcm::aead::{Aead, KeyInit, Payload};
-use aes_gcm::{Aes256Gcm, Nonce};
 use sha2::{Digest, Sha256};
 
-use super::{CannotOpen, DirectoryKey, NONCE_LENGTH};
+use super::{CannotOpen, DirectoryKey, cipher};
 
 /// What the key is derived for, so that nothing sealed under another key of ours can be taken for an answer.
 const PURPOSE: &[u8] = b"chutes answers that are replayed 1";
@@ -47,10 +45,7 @@ impl AnswerKey {
     /// Never: texts are far below the cipher's limits.
     #[must_use]
     pub fn seal(&self, text: &[u8], name: &AnswerDigest) -> Vec<u8> {
-        let nonce: [u8; NONCE_LENGTH] = rand::random();
-        let payload = Payload { msg: text, aad: &name.0 };
-        let sealed = self.cipher().encrypt(&Nonce::from(nonce), payload).expect("below the cipher's limits");
-        [nonce.as_slice(), &sealed].concat()
+        cipher::seal(&self.0, rand::random(), &name.0, text)
     }
 
     /// Opens what rests under `name`.
@@ -58,13 +53,7 @@ impl AnswerKey {
     /// # Errors
     /// When it was sealed for another name, under another key, or changed since.
     pub fn open(&self, sealed: &[u8], name: &AnswerDigest) -> Result<Vec<u8>, CannotOpen> {
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LENGTH>().ok_or(CannotOpen)?;
-        let payload = Payload { msg: sealed, aad: &name.0 };
-        self.cipher().decrypt(&Nonce::from(*nonce), payload).map_err(|_| CannotOpen)
-    }
-
-    fn cipher(&self) -> Aes256Gcm {
-        Aes256Gcm::new(&self.0.into())
+        cipher::open(&self.0, &name.0, sealed)
     }
 }
 
