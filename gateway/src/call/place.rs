@@ -74,7 +74,7 @@ impl Places {
 
     /// Forgets what is known of instances and chutes that are gone.
     pub fn keep(&self, routes: &Routes) {
-        self.balance().keep(|instance| routes.has_instance(instance), |chute| routes.by_id(chute).is_some());
+        self.balance().keep(|instance| routes.has_instance(instance), |chute| routes.has_chute(chute));
         self.budget().keep_recent(self.now());
     }
 

@@ -97,8 +97,8 @@ async fn look_after_instances(
         slots.sweep();
         if let Some(routes) = directory.current() {
             places.keep(&routes);
-            loads.keep(|chute| routes.by_id(chute).is_some());
-            metrics.chutes.keep(|chute| routes.by_id(chute).is_some());
+            loads.keep(|chute| routes.has_chute(chute));
+            metrics.chutes.keep(|chute| routes.has_chute(chute));
         }
     }
 }
