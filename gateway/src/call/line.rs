@@ -63,6 +63,15 @@ impl<'a, D: Downstream> Line<'a, D> {
         Ok(())
     }
 
+    /// Ends the stream, once all of it has left this process.
+    ///
+    /// # Errors
+    /// When the client went away.
+    pub(super) async fn end(&mut self) -> Result<(), Gone> {
+        self.client.end().await?;
+        self.client.sent().await
+    }
+
     /// Waits for something while the client is there, and tells it in the meantime that the call is alive.
     ///
     /// A comment stands only between two events, and one that is begun is written to its end whatever happens.

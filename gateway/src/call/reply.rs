@@ -89,10 +89,11 @@ impl<I: Instances> Calls<I> {
                 reply.body
             }
         };
-        let outcome = match whole(client, status, fields, body).await {
-            Ok(()) => Outcome::Finished,
-            Err(_) => Outcome::Aborted,
+        let sent = match whole(client, status, fields, body).await {
+            Ok(()) => client.sent().await,
+            gone => gone,
         };
+        let outcome = if sent.is_ok() { Outcome::Finished } else { Outcome::Aborted };
         running.finish(outcome, None);
         outcome
     }
