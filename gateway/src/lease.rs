@@ -193,3 +193,6 @@ impl Subject {
         }
     }
 }
+
+#[cfg(test)]
+mod interleavings;
