@@ -96,8 +96,9 @@ impl Hosts {
 
     /// HTTP/2 clients send requests for any name that the certificate covers over one connection, and nothing else.
     fn check_server_name(&self, server_name: &str, host: &Name) -> Result<(), Refusal> {
-        let server_name = server_name.strip_suffix('.').unwrap_or(server_name).to_ascii_lowercase();
-        let Name::Host(host) = host else { return Err(Refusal::Misdirected) };
+        let (Ok(Name::Host(server_name)), Name::Host(host)) = (read(server_name.as_bytes()), host) else {
+            return Err(Refusal::Misdirected);
+        };
         let covered = |name: &str| matches!(self.place(name), Place::Label(_));
         if server_name == *host || (covered(&server_name) && covered(host)) {
             return Ok(());

@@ -140,6 +140,7 @@ fn the_tls_name_and_the_host_are_one_name_or_both_under_the_wildcard() {
         ("llm.chutes.localhost", "a.b.chutes.localhost"),
         ("llm.chutes.localhost", "127.0.0.1"),
         ("", "llm.chutes.localhost"),
+        ("a$b.chutes.localhost", "llm.chutes.localhost"),
     ] {
         assert_eq!(target(Some(server_name), host), Err(Refusal::Misdirected), "{server_name} {host}");
     }
