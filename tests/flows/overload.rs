@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use stack::miner::{Behaviour, Engine};
 use stack::proof::Size;
+use stack::sample::Capacity;
 use stack::screen;
 use tokio::time::{Instant, sleep};
 
@@ -108,7 +109,8 @@ async fn ten_times_what_the_instances_can_take_leaves_them_at_their_peak_and_los
 #[tokio::test]
 async fn ten_times_what_the_processors_can_take_is_refused_and_loses_no_record() {
     // Places that do not run out: then the processors are what is short.
-    let (mut scene, user) = faults::scene_with(|options| options.text.concurrency = LANES).await;
+    let (mut scene, user) =
+        faults::scene_with(|options| options.text = Capacity { instances: 4, concurrency: 256 }).await;
     let instant = Behaviour { tokens_per_second: 1e9, prefill_ms: 0, ..Behaviour::default() };
     scene.behave(Engine::Vllm, &instant).await;
     let mut seen = Vec::new();

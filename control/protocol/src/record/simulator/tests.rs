@@ -16,7 +16,7 @@ const REGRESSIONS: [u64; 7] = [
 ];
 
 /// How long fresh seeds are run in every test run.
-const MINUTE: Duration = Duration::from_secs(40);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// How many steps the proof takes.
 const PROOF: u64 = 10_000_000;
