@@ -157,7 +157,7 @@ async fn without_a_round_trip(scene: &Scene, before: [u64; 2], which: &str) -> f
 
 async fn bursty(scene: &mut Scene, limit: u32, times: u32) -> Bursty {
     let more = ["--permissions", FREE, "--rate", &limit.to_string(), "--concurrent", "1000"];
-    let user = scene.user(&format!("limited-to-{limit}"), 1, &more).await;
+    let user = scene.user(&format!("rate-{limit}"), 1, &more).await;
     let bursty = Bursty { user, limit, times };
     for url in urls(scene) {
         let deadline = Instant::now() + LONGEST;
