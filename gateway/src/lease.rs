@@ -4,6 +4,8 @@ mod desk;
 mod instances;
 mod link;
 mod loads;
+#[cfg(test)]
+pub(crate) mod stand_in;
 mod store;
 
 use std::sync::Arc;
@@ -193,3 +195,6 @@ impl Subject {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
