@@ -8,6 +8,8 @@ mod completeness;
 mod feed;
 mod lookup;
 mod proof;
+#[cfg(test)]
+mod stand_in;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -1,11 +1,9 @@
 //! Tests of `quota`.
 
-use clap::Parser;
 use proptest::prelude::*;
 use protocol::lease::claims::Claims;
 
 use super::*;
-use crate::config::Config;
 use crate::lease::stand_in::StandIn;
 use crate::metrics::Metrics;
 
@@ -26,30 +24,6 @@ fn funds(balance: i128, day: NaiveDate, used: &[(Bucket, u64)], marks: &[(Writer
     FundsEntry { balance, day, used: used.iter().copied().collect(), marks: marks.iter().copied().collect() }
 }
 
-/// Principals that nobody can be asked for.
-fn principals(metrics: Arc<Metrics>) -> Arc<Principals> {
-    // Another test of this process may have installed it before.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let zeros = "00".repeat(32);
-    let config = Config::parse_from([
-        "gateway",
-        "--domain=chutes.localhost",
-        "--certificates=/none",
-        "--log-folder=/none",
-        "--redis-url=redis://127.0.0.1:9/?protocol=resp3",
-        "--api-upstream=127.0.0.1:9",
-        "--control-url=http://127.0.0.1:9",
-        "--internal-credential=internal",
-        "--directory-key",
-        &zeros,
-        "--call-key-seed",
-        &zeros,
-        "--session-public-key",
-        &zeros,
-    ]);
-    Principals::new(&config, metrics).unwrap()
-}
-
 /// A gateway's allowances over a model of Redis that is there.
 struct Table {
     quota: Quota,
@@ -61,7 +35,7 @@ impl Table {
     fn new() -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let (leases, _) = Leases::new(Duration::from_secs(1), Arc::clone(&metrics));
-        let quota = Quota::new(principals(metrics), leases, WriterId::random());
+        let quota = Quota::new(Principals::alone(metrics), leases, WriterId::random());
         let mut claims = Claims::default();
         claims.beat(quota.writer, 0);
         Self { quota, claims, sequence: 0 }
@@ -186,7 +160,7 @@ fn what_is_over_is_forgotten() {
 
 /// The allowances of a gateway with a Redis.
 fn shared(stand_in: &StandIn) -> Quota {
-    Quota::new(principals(Arc::clone(&stand_in.metrics)), Arc::clone(&stand_in.leases), WriterId::random())
+    Quota::new(Principals::alone(Arc::clone(&stand_in.metrics)), Arc::clone(&stand_in.leases), WriterId::random())
 }
 
 /// One call at noon.
@@ -262,7 +236,7 @@ async fn a_balance_pays_for_nothing_while_redis_has_not_settled() {
 #[tokio::test]
 async fn a_call_whose_question_nobody_takes_is_turned_away() {
     let StandIn { leases, metrics, .. } = StandIn::new();
-    let quota = Quota::new(principals(metrics), Arc::clone(&leases), WriterId::random());
+    let quota = Quota::new(Principals::alone(metrics), Arc::clone(&leases), WriterId::random());
     let user = user(&[(Bucket::Default, 5)]);
     let refused = quota.hold(&user, ChuteId::random(), None, noon(), &mut leases.patience()).await.err().unwrap();
     assert!(matches!(refused, Refusal::NotReady(_)), "{refused:?}");
@@ -284,6 +258,22 @@ async fn only_accounts_that_pay_otherwise_have_no_allowance() {
         // Everybody else is looked up, which fails here.
         assert_eq!(checked.is_ok_and(|hold| hold.is_none()), exempt, "{permissions:b}");
     }
+}
+
+#[tokio::test]
+async fn a_call_is_checked_against_the_funds_that_are_known() {
+    let mut stand_in = StandIn::new();
+    let quota = shared(&stand_in);
+    let (poor, rich) = (user(&[(Bucket::Default, 0)]), user(&[(Bucket::Default, 0)]));
+    for (user, balance) in [(&poor, 0), (&rich, 1)] {
+        quota.principals.learn(&protocol::keys::Key::funds(user.id), Some(self::balance(balance)));
+    }
+    let refused = stand_in.serve(&quota, quota.check(&poor, ChuteId::random(), noon())).await;
+    assert!(matches!(refused.err(), Some(Refusal::QuotaExceeded { .. })));
+    let held = stand_in.serve(&quota, quota.check(&rich, ChuteId::random(), noon())).await.unwrap();
+    assert!(held.is_some());
+    let count = |way| stand_in.metrics.limits.decisions.with_label_values(&["quota", way]).get();
+    assert_eq!(count("asked") + count("local"), 2);
 }
 
 #[test]
