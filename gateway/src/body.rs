@@ -7,6 +7,7 @@ use protocol::usage::Kind;
 use crate::refusal::Refusal;
 use fields::Fields;
 
+mod depth;
 mod embed;
 mod fields;
 mod image;
@@ -81,8 +82,9 @@ impl<'a> Body<'a> {
     /// Reads the body for a chute of this template. `thinking` says whether a header asks for thinking.
     ///
     /// # Errors
-    /// [`Refusal::BadRequest`] when it is not JSON, or for a template not an object of the right types.
+    /// [`Refusal::BadRequest`] when it is not JSON or nested too deep, or for a template not an object of the right types.
     pub fn read(template: Option<Template>, raw: &'a [u8], thinking: bool) -> Result<Self, Refusal> {
+        depth::check(raw)?;
         let Some(template) = template else {
             return plain::check(raw).map(|()| Self::Plain(raw));
         };

@@ -6,6 +6,7 @@ pub mod downstream;
 mod drain;
 mod entry;
 mod flow;
+mod http2;
 pub mod intake;
 mod line;
 mod once;

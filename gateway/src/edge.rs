@@ -8,7 +8,10 @@ mod head;
 mod lag;
 mod last_words;
 pub mod memory;
+mod received;
+mod sent;
 mod watched;
 
-pub use self::door::{BeforeTls, Door, head_is_read};
+pub use self::door::{BeforeTls, Door, follow, head_is_read};
 pub use self::head::Largest;
+pub use self::sent::Answer;

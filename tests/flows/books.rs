@@ -96,7 +96,7 @@ fn agrees(call: &Seen, row: &Attempt) -> bool {
     match call.end {
         // A gateway that dies after the last byte has no time to write down that it was the last.
         End::Whole => ["finished", "lost"].contains(&row.outcome.as_str()) && row.tokens() == call.tokens,
-        End::Told => row.outcome == "failed" && row.tokens() == call.tokens,
+        End::Told => ["failed", "lost"].contains(&row.outcome.as_str()) && row.tokens() == call.tokens,
         End::Cut => row.outcome == "lost" && (call.tokens..=call.tokens + ONE_WRITE).contains(&row.tokens()),
         End::Refused(_) | End::Nothing => false,
     }

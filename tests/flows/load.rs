@@ -67,12 +67,10 @@ impl Load {
         Self::at(urls, scene, user, clients, seed)
     }
 
-    /// The same over HTTP/1.1 without TLS: what a gateway has written, its client gets, even from one that dies.
-    ///
-    /// Of HTTP/2 a part still waits inside the gateway, and the reset that follows takes more.
-    pub(crate) fn start_plain(scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
-        let urls = (0..scene.gateways()).map(|gateway| scene.plain_url_at("llm", gateway)).collect();
-        Self::at(urls, scene, user, clients, seed)
+    /// The same over HTTP/2 or over HTTP/1.1 without TLS.
+    pub(crate) fn start_any(scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
+        let urls = |gateway| [scene.url_at("llm", gateway), scene.plain_url_at("llm", gateway)];
+        Self::at((0..scene.gateways()).flat_map(urls).collect(), scene, user, clients, seed)
     }
 
     fn at(urls: Vec<String>, scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {

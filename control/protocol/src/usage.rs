@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::ids::{ApiKeyId, CallId, ChuteId, ImageId, InstanceId, InvocationId, UserId, WriterId};
 use crate::principal::Bucket;
@@ -132,9 +133,13 @@ pub struct Beat {
 /// Fields of a final in the usage stream: its writer, its sequence, its record as JSON.
 pub const FINAL_FIELDS: [&str; 3] = ["w", "s", "r"];
 
-/// An entry of the usage stream.
+/// A record as its writer wrote it down. Who passes it on changes no byte of it: one that comes twice says the same
+/// twice, whichever versions of this program it came through.
+pub type Written = Box<RawValue>;
+
+/// An entry of the usage stream; its record read, or as it was written.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Entry {
+pub enum Entry<R = Box<Record>> {
     /// A finished attempt and its place in the writer's sequence (from 1, without gaps).
     Final {
         /// Whose sequence.
@@ -142,7 +147,7 @@ pub enum Entry {
         /// Its place.
         sequence: u64,
         /// The attempt.
-        record: Box<Record>,
+        record: R,
     },
     /// No final of the writer has a sequence from here through there.
     Gap {
@@ -185,7 +190,7 @@ pub enum Unreadable {
     Json(#[from] serde_json::Error),
 }
 
-impl Entry {
+impl<R: Serialize> Entry<R> {
     /// The fields of the stream entry: `w` writer, then `s` sequence and `r` record or `g` end of a gap, or `b` beat.
     ///
     /// # Panics
@@ -214,7 +219,9 @@ impl Entry {
             }
         }
     }
+}
 
+impl Entry {
     /// Reads a stream entry, field by field.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Frames of the record log: any bytes are read to a stop, and what is read was written.
 
 use protocol::record::frame::{self, Entry, Reader};
+use protocol::usage::Record;
 
 /// `data` is a piece of a segment; its frames get the right checksums first, so that their insides are reached.
 pub(crate) fn run(data: &[u8]) {
@@ -21,7 +22,7 @@ fn read(bytes: &[u8]) {
         }
     };
     let at = reader.position();
-    assert_eq!((reader.next_entry(), reader.position()), (Err(stop), at), "a stop moves");
+    assert_eq!((reader.next_entry::<Box<Record>>(), reader.position()), (Err(stop), at), "a stop moves");
 }
 
 /// What was read is read again from what it is written as.

@@ -10,6 +10,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use tracing::debug;
 
+use super::http2::Body;
 use super::socket;
 use crate::framing;
 use crate::refusal::Refusal;
@@ -61,6 +62,8 @@ pub trait Downstream: Send {
     fn remark(&mut self, comment: Bytes) -> impl Future<Output = Result<(), Gone>> + Send {
         self.write(comment)
     }
+    /// Waits until all that was sent has left this process: the client gets it then even if this process dies.
+    fn sent(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
     /// Ends the answer.
     fn end(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
     /// Breaks an answer off, so that the client notices.
@@ -74,12 +77,14 @@ pub struct Client<'a> {
     session: &'a mut ServerSession,
     silence: Duration,
     asked: bool,
+    /// The body of the answer, once it is begun over HTTP/2.
+    body: Option<Body>,
 }
 
 impl<'a> Client<'a> {
     /// A client that may be silent for so long while it sends its body.
     pub fn new(session: &'a mut ServerSession, silence: Duration) -> Self {
-        Self { session, silence, asked: false }
+        Self { session, silence, asked: false, body: None }
     }
 }
 
@@ -114,6 +119,9 @@ impl Downstream for Client<'_> {
     }
 
     async fn gone(&mut self) {
+        if let Some(body) = &mut self.body {
+            return body.left().await;
+        }
         let socket = self.session.as_http1().and_then(|session| session.digest().socket_digest.clone());
         // After the first byte of a next request the session reads no more, and so does not see the end behind it; the
         // kernel does, except that of a TLS session whose connection stays open: that shows when an answer is written.
@@ -145,17 +153,35 @@ impl Downstream for Client<'_> {
             }
             None => {}
         }
-        self.session.write_response_header(Box::new(answer)).await.map_err(|_| Gone)
+        self.session.write_response_header(Box::new(answer)).await.map_err(|_| Gone)?;
+        if self.session.is_http2() {
+            self.body = Some(Body::of(self.session)?);
+        }
+        Ok(())
     }
 
     async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
         if self.session.req_header().method == Method::HEAD {
             return Ok(());
         }
-        self.session.write_response_body(piece, false).await.map_err(|_| Gone)
+        match &mut self.body {
+            Some(body) => body.write(piece).await,
+            None => self.session.write_response_body(piece, false).await.map_err(|_| Gone),
+        }
+    }
+
+    async fn sent(&mut self) -> Result<(), Gone> {
+        match &mut self.body {
+            Some(body) => body.sent().await,
+            // A write ends when the kernel has it.
+            None => Ok(()),
+        }
     }
 
     async fn end(&mut self) -> Result<(), Gone> {
+        if let Some(body) = &mut self.body {
+            return body.end();
+        }
         self.session.finish_body().await.map_err(|_| Gone)
     }
 

@@ -63,6 +63,15 @@ impl<'a, D: Downstream> Line<'a, D> {
         Ok(())
     }
 
+    /// Ends the stream, once all of it has left this process.
+    ///
+    /// # Errors
+    /// When the client went away.
+    pub(super) async fn end(&mut self) -> Result<(), Gone> {
+        self.client.end().await?;
+        self.client.sent().await
+    }
+
     /// Waits for something while the client is there, and tells it in the meantime that the call is alive.
     ///
     /// A comment stands only between two events, and one that is begun is written to its end whatever happens.
@@ -95,7 +104,7 @@ impl<'a, D: Downstream> Line<'a, D> {
     pub(super) async fn break_off(&mut self, refusal: &Refusal) -> Result<(), Gone> {
         let separator = if self.tail.is_between_events() { "" } else { "\n\n" };
         self.client.write(format!("{separator}{}", refusal.body().to_stream_event()).into()).await?;
-        self.client.end().await
+        self.end().await
     }
 
     fn due(&self) -> Option<Instant> {

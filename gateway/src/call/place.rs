@@ -85,9 +85,10 @@ impl Places {
     }
 
     async fn take(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
-        let mut passed = tried.to_vec();
+        // Those that other gateways have filled.
+        let mut full = Vec::new();
         loop {
-            let picked = self.balance().pick(&self.candidates(route), &passed, self.now(), rand::random());
+            let picked = self.balance().pick(&self.candidates(route, &full), tried, self.now(), rand::random());
             let mut place = match picked {
                 Pick::Chosen { reservation, mean_connections } => Place {
                     places: self,
@@ -98,8 +99,8 @@ impl Places {
                     held: None,
                     mean_connections,
                 },
-                Pick::AllOpen | Pick::None if passed.len() == tried.len() => return Err(Shortage::None),
-                Pick::AllBusy | Pick::AllOpen | Pick::None => {
+                Pick::AllOpen | Pick::None => return Err(Shortage::None),
+                Pick::AllBusy => {
                     self.loads.limited(route.chute.id);
                     return Err(Shortage::Busy);
                 }
@@ -108,18 +109,18 @@ impl Places {
                 place.held = Some((slot, self.loads.enter(route.chute.id, place.instance)));
                 return Ok(place);
             }
-            // Other gateways have filled it.
-            passed.push(place.instance);
+            full.push(place.instance);
         }
     }
 
     /// The instances of a chute and how many calls each takes from this process.
-    fn candidates(&self, route: &ChuteRoute) -> Vec<Candidate> {
-        let candidate = |instance| Candidate {
-            instance,
-            places: self.slots.places(instance, route.chute.concurrency),
-            elsewhere: self.loads.elsewhere(instance),
+    fn candidates(&self, route: &ChuteRoute, full: &[InstanceId]) -> Vec<Candidate> {
+        let places = |instance| match full.contains(&instance) {
+            true => 0,
+            false => self.slots.places(instance, route.chute.concurrency),
         };
+        let candidate =
+            |instance| Candidate { instance, places: places(instance), elsewhere: self.loads.elsewhere(instance) };
         route.instances.iter().map(|target| candidate(target.instance.id)).collect()
     }
 

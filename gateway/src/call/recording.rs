@@ -116,6 +116,11 @@ impl<D: Downstream> Downstream for Recording<'_, D> {
         self.unless_left(sent)
     }
 
+    async fn sent(&mut self) -> Result<(), Gone> {
+        let sent = if self.left.is_none() { self.client.sent().await } else { Ok(()) };
+        self.unless_left(sent)
+    }
+
     async fn end(&mut self) -> Result<(), Gone> {
         let sent = if self.left.is_none() { self.client.end().await } else { Ok(()) };
         self.unless_left(sent)

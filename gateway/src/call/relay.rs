@@ -112,13 +112,17 @@ impl<A: Answer> Relay<A> {
         let mut shown = first;
         loop {
             if !shown.is_empty() {
+                // What is counted is never ahead of what the client is sure to get by more than one write.
+                if line.client.sent().await.is_err() {
+                    return Ended::Gone;
+                }
                 note(&self.meter, self.flow.pace());
                 if line.write(shown).await.is_err() {
                     return Ended::Gone;
                 }
             }
             if self.ended {
-                return if line.client.end().await.is_ok() { Ended::Whole } else { Ended::Gone };
+                return if line.end().await.is_ok() { Ended::Whole } else { Ended::Gone };
             }
             shown = match line.wait(tokio::time::timeout(idle, self.next())).await {
                 Ok(Ok(Ok(shown))) => shown,

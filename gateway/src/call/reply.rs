@@ -89,10 +89,11 @@ impl<I: Instances> Calls<I> {
                 reply.body
             }
         };
-        let outcome = match whole(client, status, fields, body).await {
-            Ok(()) => Outcome::Finished,
-            Err(_) => Outcome::Aborted,
+        let sent = match whole(client, status, fields, body).await {
+            Ok(()) => client.sent().await,
+            gone => gone,
         };
+        let outcome = if sent.is_ok() { Outcome::Finished } else { Outcome::Aborted };
         running.finish(outcome, None);
         outcome
     }
@@ -147,11 +148,13 @@ impl<I: Instances> Calls<I> {
             Ended::Failed(failure) => failure,
         };
         let verdict = Attempts::interrupted(&failure);
-        running.finish(Outcome::Failed, Some(verdict.reason.as_str()));
+        let reason = verdict.reason.as_str();
         self.draw_conclusions(job, place, &verdict);
         if !relay.is_ended() {
             break_off(line, stream_type(job), verdict).await;
         }
+        // If this process dies before this line, the call is lost and not failed: its client was not told.
+        running.finish(Outcome::Failed, Some(reason));
         Outcome::Failed
     }
 }

@@ -21,6 +21,9 @@ pub(super) struct ScriptedClient {
     /// Takes nothing of an answer.
     pub(super) refuses: bool,
     pub(super) written: Vec<Bytes>,
+    /// Writes that he is not sure to get, now and at most.
+    pub(super) unsent: usize,
+    pub(super) most_unsent: usize,
     pub(super) ended: bool,
     pub(super) closes: bool,
 }
@@ -61,6 +64,13 @@ impl Downstream for ScriptedClient {
             return Err(Gone);
         }
         self.written.push(piece);
+        self.unsent += 1;
+        self.most_unsent = self.most_unsent.max(self.unsent);
+        Ok(())
+    }
+
+    async fn sent(&mut self) -> Result<(), Gone> {
+        self.unsent = 0;
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use super::admission::Admission;
 use super::connections::Held;
 use super::head::Largest;
+use super::sent::{Answer, Sent};
 use super::watched::{Progress, Terms, Watched};
 use crate::config;
 use crate::metrics::Metrics;
@@ -48,6 +49,7 @@ struct Requests<A> {
 /// What goes with a connection as long as anything knows of it.
 struct Connection {
     progress: Arc<Progress>,
+    sent: Arc<Sent>,
     _held: Held,
 }
 
@@ -70,7 +72,7 @@ impl<A> Door<A> {
 /// # Errors
 /// When the head has more than is taken.
 pub fn head_is_read(session: &ServerSession, largest: Largest) -> Result<(), Refusal> {
-    if let Some(connection) = session.digest().and_then(|digest| connection(digest.proxy_digest.as_ref()?)) {
+    if let Some(connection) = connection_of(session) {
         connection.progress.head_is_read();
     }
     // Heads that came behind the body before them were not watched.
@@ -79,6 +81,12 @@ pub fn head_is_read(session: &ServerSession, largest: Largest) -> Result<(), Ref
         return Err(Refusal::HeadTooLarge(largest));
     }
     Ok(())
+}
+
+/// Follows how much of an answer on a connection of HTTP/2 has left this process; none if the connection has ended.
+#[must_use]
+pub fn follow(session: &ServerSession, stream: u32) -> Option<Answer> {
+    connection_of(session)?.sent.follow(stream)
 }
 
 fn http2(settings: &config::Edge) -> H2Options {
@@ -97,10 +105,15 @@ fn http2(settings: &config::Edge) -> H2Options {
 /// What goes with a connection that is let in.
 fn take(admission: &Admission, peer: Option<&pingora::protocols::SocketDigest>) -> Option<ProxyDigest> {
     let peer = peer.and_then(|peer| peer.peer_addr()?.as_inet()).map(std::net::SocketAddr::ip);
-    let connection = Connection { progress: Arc::default(), _held: admission.connection(peer).ok()? };
+    let connection =
+        Connection { progress: Arc::default(), sent: Arc::default(), _held: admission.connection(peer).ok()? };
     // The framework's place for things that go with a connection wants an answer beside them.
     let unused = ResponseHeader::build_no_case(200, None).ok()?;
     Some(ProxyDigest::new(Box::new(unused), Some(Box::new(connection))))
+}
+
+fn connection_of(session: &ServerSession) -> Option<&Connection> {
+    connection(session.digest()?.proxy_digest.as_ref()?)
 }
 
 fn connection(digest: &ProxyDigest) -> Option<&Connection> {
@@ -126,10 +139,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
             Some(digest) => digest,
             None => Arc::new(take(&self.admission, stream.get_socket_digest().as_deref())?),
         };
-        let progress = connection(&digest)?.progress.clone();
+        let Connection { progress, sent, .. } = connection(&digest)?;
+        let (progress, sent) = (progress.clone(), sent.clone());
         // Tells this connection alone to end, or it with all others.
         let leave = watch::Sender::new(*shutdown.borrow());
-        let watched = Watched::new(stream, self.terms, self.metrics.clone(), digest, progress, leave.clone());
+        let watched = Watched::new(stream, self.terms, self.metrics.clone(), digest, progress, sent, leave.clone());
         let left = leave.subscribe();
         let mut shutdown = shutdown.clone();
         let told = async {
@@ -156,7 +170,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Requests<A> {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        if let Some(connection) = session.digest().and_then(|digest| connection(digest.proxy_digest.as_ref()?))
+        if let Some(connection) = connection_of(&session)
             && !session.is_http2()
         {
             connection.progress.expect_head();

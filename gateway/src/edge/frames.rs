@@ -1,142 +1,134 @@
-//! Reads along what an HTTP/2 client sends: whether it is within a request head, and how many streams it has reset.
+//! Finds the frames of HTTP/2 in what one side of a connection says, however its bytes come.
 
-/// What a client says first.
-const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 /// Bytes before the payload of a frame.
-const HEAD: usize = 9;
+pub(super) const HEAD: usize = 9;
 
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
+/// The body of a request or an answer.
+pub(super) const DATA: u8 = 0;
+/// The first fields of a request or an answer.
+pub(super) const HEADERS: u8 = 1;
+/// The end of a stream before its time.
+pub(super) const RST_STREAM: u8 = 3;
+/// More fields.
+pub(super) const CONTINUATION: u8 = 9;
 
-/// Where a client stands in its sequence of frames.
+/// Of a body: nothing follows.
+pub(super) const END_STREAM: u8 = 1;
+/// Of fields: none follow.
+pub(super) const END_HEADERS: u8 = 4;
+
+/// A frame without its payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+    pub(super) length: usize,
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A frame whose payload follows.
+    Begins(Frame),
+    /// The end of its payload.
+    Ends(Frame),
+}
+
+/// Where in its sequence of frames one side is.
 #[derive(Debug)]
 pub(super) struct Frames {
     head: [u8; HEAD],
-    /// Bytes of the frame's head that are there.
+    /// Bytes of a frame's head that are there.
     known: usize,
-    /// Bytes to pass over: the preface, or a payload.
-    passing: usize,
-    in_head: bool,
-    /// Whether the request head ends with the payload that is passed over.
-    ends: bool,
-    resets: usize,
+    /// The frame whose payload is passed over; none before the first.
+    frame: Option<Frame>,
+    /// Bytes of it that have still to come.
+    rest: usize,
 }
 
 impl Frames {
-    /// Before the first byte.
-    pub(super) fn new() -> Self {
-        Self { head: [0; HEAD], known: 0, passing: PREFACE, in_head: true, ends: true, resets: 0 }
+    /// Before the first frame, and before so many other bytes.
+    pub(super) fn after(preface: usize) -> Self {
+        Self { head: [0; HEAD], known: 0, frame: None, rest: preface }
     }
 
-    /// Whether the preface or a request head has begun and not ended.
-    pub(super) fn in_head(&self) -> bool {
-        self.in_head
+    /// Whether what comes before the first frame has not come in full.
+    pub(super) fn in_preface(&self) -> bool {
+        self.frame.is_none() && self.rest > 0
     }
 
-    /// Streams reset by the client.
-    pub(super) fn resets(&self) -> usize {
-        self.resets
-    }
-
-    /// Goes on with these bytes.
-    pub(super) fn read(&mut self, mut bytes: &[u8]) {
+    /// Goes on with these bytes and tells what is in them.
+    pub(super) fn read(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Found)) {
         while !bytes.is_empty() {
-            let passed = self.passing.min(bytes.len());
+            let passed = self.rest.min(bytes.len());
             bytes = &bytes[passed..];
-            self.passing -= passed;
-            if self.passing > 0 {
-                return;
+            self.rest -= passed;
+            if passed > 0
+                && self.rest == 0
+                && let Some(frame) = self.frame
+            {
+                tell(Found::Ends(frame));
             }
-            self.end_payload();
-            let taken = (HEAD - self.known).min(bytes.len());
+            let taken = if self.rest > 0 { 0 } else { (HEAD - self.known).min(bytes.len()) };
             self.head[self.known..self.known + taken].copy_from_slice(&bytes[..taken]);
             self.known += taken;
             bytes = &bytes[taken..];
             if self.known == HEAD {
-                self.begin_payload();
+                let frame = self.begin();
+                tell(Found::Begins(frame));
+                if frame.length == 0 {
+                    tell(Found::Ends(frame));
+                }
             }
         }
     }
 
-    fn begin_payload(&mut self) {
-        let [a, b, c, kind, flags, ..] = self.head;
-        self.known = 0;
-        self.passing = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        match kind {
-            HEADERS | CONTINUATION => {
-                self.in_head = true;
-                self.ends = flags & END_HEADERS != 0;
-            }
-            RST_STREAM => self.resets += 1,
-            _ => {}
-        }
-        if self.passing == 0 {
-            self.end_payload();
-        }
+    fn begin(&mut self) -> Frame {
+        let [a, b, c, kind, flags, stream @ ..] = self.head;
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let frame = Frame { kind, flags, stream: u32::from_be_bytes(stream) & !(1 << 31), length };
+        (self.known, self.rest, self.frame) = (0, length, Some(frame));
+        frame
     }
+}
 
-    fn end_payload(&mut self) {
-        if self.ends {
-            self.in_head = false;
-            self.ends = false;
-        }
-    }
+/// A frame with a payload of ones, as bytes.
+#[cfg(test)]
+pub(super) fn written(frame: Frame) -> Vec<u8> {
+    let [_, a, b, c] = u32::try_from(frame.length).unwrap().to_be_bytes();
+    let head = [&[a, b, c, frame.kind, frame.flags][..], &frame.stream.to_be_bytes()].concat();
+    [head, vec![0xff; frame.length]].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
-        let [_, a, b, c] = u32::try_from(payload).unwrap().to_be_bytes();
-        let head = [a, b, c, kind, flags, 0, 0, 0, 1];
-        [&head[..], &vec![0xff; payload]].concat()
-    }
-
-    fn after_the_preface() -> Frames {
-        let mut frames = Frames::new();
-        frames.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        frames.read(&frame(4, 0, 0));
-        frames
-    }
-
     #[test]
-    fn the_preface_is_a_head() {
-        let mut frames = Frames::new();
-        frames.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r");
-        assert!(frames.in_head());
-        frames.read(b"\n");
-        frames.read(&frame(4, 0, 6));
-        assert!(!frames.in_head());
-    }
-
-    #[test]
-    fn a_head_lasts_to_the_end_of_its_last_continuation() {
-        let mut frames = after_the_preface();
-        let last = frame(CONTINUATION, END_HEADERS, 5);
-        for (bytes, in_head) in [
-            (frame(HEADERS, 0, 300), true),
-            (frame(CONTINUATION, 0, 0), true),
-            (last[..HEAD + 4].to_vec(), true),
-            (last[HEAD + 4..].to_vec(), false),
-            (frame(0, 0, 70_000), false),
-            (frame(HEADERS, END_HEADERS, 0), false),
-        ] {
-            frames.read(&bytes);
-            assert_eq!(frames.in_head(), in_head);
-        }
-    }
-
-    #[test]
-    fn resets_are_counted_however_the_bytes_come() {
-        let bytes: Vec<u8> = [frame(HEADERS, END_HEADERS, 30), frame(RST_STREAM, 0, 4), frame(0, 1, 3)].concat();
-        let bytes = bytes.repeat(50);
+    fn frames_are_found_however_the_bytes_come() {
+        let frame = |kind, stream, length| Frame { kind, flags: END_STREAM, stream, length };
+        let frames =
+            [frame(DATA, 1, 70_000), frame(DATA, 0x7fff_ffff, 0), frame(HEADERS, 3, 1), frame(RST_STREAM, 5, 4)];
+        let expected: Vec<Found> =
+            frames.iter().flat_map(|frame| [Found::Begins(*frame), Found::Ends(*frame)]).collect();
+        let bytes = [b"preface".to_vec(), frames.map(written).concat()].concat();
         for piece in [1, 2, 7, 64, bytes.len()] {
-            let mut frames = after_the_preface();
-            bytes.chunks(piece).for_each(|bytes| frames.read(bytes));
-            assert_eq!((frames.resets(), frames.in_head()), (50, false), "in pieces of {piece}");
+            let (mut reading, mut found) = (Frames::after(7), Vec::new());
+            assert!(reading.in_preface());
+            bytes.chunks(piece).for_each(|bytes| reading.read(bytes, |one| found.push(one)));
+            assert_eq!((&found, reading.in_preface()), (&expected, false), "in pieces of {piece}");
         }
+    }
+
+    #[test]
+    fn a_payload_ends_with_its_last_byte() {
+        let frame = Frame { kind: DATA, flags: 0, stream: 1, length: 3 };
+        let (mut reading, mut found) = (Frames::after(0), Vec::new());
+        let bytes = written(frame);
+        reading.read(&bytes[..HEAD + 2], |one| found.push(one));
+        assert_eq!(found, [Found::Begins(frame)]);
+        reading.read(&bytes[HEAD + 2..], |one| found.push(one));
+        assert_eq!(found, [Found::Begins(frame), Found::Ends(frame)]);
     }
 }

@@ -1,4 +1,4 @@
-//! A client's connection as the framework sees it, with an eye on how request heads arrive.
+//! A client's connection as the framework sees it, with an eye on how request heads arrive and answers leave.
 
 use std::fmt;
 use std::future::Future;
@@ -20,9 +20,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use super::frames::Frames;
 use super::head::{Head, Largest};
 use super::last_words::LastWords;
+use super::received::Received;
+use super::sent::{Sent, Writing};
 use crate::metrics::{Metrics, Refused};
 use crate::refusal::Refusal;
 
@@ -64,7 +65,8 @@ enum Protocol {
         head: Head,
     },
     Http2 {
-        frames: Frames,
+        received: Received,
+        writing: Writing,
         /// Asks the client to leave.
         leave: watch::Sender<bool>,
     },
@@ -87,18 +89,19 @@ impl Progress {
 }
 
 impl Watched {
-    /// Watches a connection whose first request head has to arrive from now on; `leave` is set when a client of HTTP/2
-    /// has to leave.
+    /// Watches a connection whose first request head has to arrive from now on; of HTTP/2, `sent` hears what has left
+    /// and `leave` is set when the client has to.
     pub(super) fn new(
         inner: Stream,
         terms: Terms,
         metrics: Arc<Metrics>,
         digest: Arc<ProxyDigest>,
         progress: Arc<Progress>,
+        sent: Arc<Sent>,
         leave: watch::Sender<bool>,
     ) -> Self {
         let protocol = match inner.selected_alpn_proto() {
-            Some(ALPN::H2) => Protocol::Http2 { frames: Frames::new(), leave },
+            Some(ALPN::H2) => Protocol::Http2 { received: Received::new(), writing: Writing::new(sent), leave },
             _ => Protocol::Http1 { at: progress.current(), progress, head: Head::default() },
         };
         let late = Some(Box::pin(tokio::time::sleep(terms.head_within)));
@@ -119,7 +122,7 @@ impl Watched {
     fn is_in_head(&self) -> bool {
         match &self.protocol {
             Protocol::Http1 { at, .. } => !is_past_head(*at),
-            Protocol::Http2 { frames, .. } => frames.in_head(),
+            Protocol::Http2 { received, .. } => received.in_head(),
         }
     }
 
@@ -134,13 +137,13 @@ impl Watched {
                     Err(Refused::LargeHead)
                 }
             }
-            Protocol::Http2 { frames, leave } => {
-                frames.read(bytes);
-                if frames.resets() >= self.terms.resets && !leave.send_replace(true) {
+            Protocol::Http2 { received, leave, .. } => {
+                received.read(bytes);
+                if received.resets() >= self.terms.resets && !leave.send_replace(true) {
                     self.metrics.edge.refused(Refused::Resets).inc();
                 }
                 // It was asked to leave and goes on.
-                if frames.resets() > self.terms.resets.saturating_mul(2) { Err(Refused::Resets) } else { Ok(()) }
+                if received.resets() > self.terms.resets.saturating_mul(2) { Err(Refused::Resets) } else { Ok(()) }
             }
         }
     }
@@ -218,11 +221,19 @@ impl AsyncWrite for Watched {
         if self.is_replaced() {
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        let written = ready!(Pin::new(&mut self.inner).poll_write(context, bytes))?;
+        if let Protocol::Http2 { writing, .. } = &mut self.protocol {
+            writing.wrote(&bytes[..written]);
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        ready!(Pin::new(&mut self.inner).poll_flush(context))?;
+        if let Protocol::Http2 { writing, .. } = &mut self.protocol {
+            writing.flushed();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -242,7 +253,16 @@ impl AsyncWrite for Watched {
         if self.is_replaced() {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
-        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(context, slices))?;
+        if let Protocol::Http2 { writing, .. } = &mut self.protocol {
+            let mut rest = written;
+            for slice in slices {
+                let taken = rest.min(slice.len());
+                writing.wrote(&slice[..taken]);
+                rest -= taken;
+            }
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

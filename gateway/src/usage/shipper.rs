@@ -10,7 +10,7 @@ use protocol::ids::WriterId;
 use protocol::record::reader::Stored;
 use protocol::record::shipped::Cursor;
 use protocol::record::shipper::{Shipper as Core, Step};
-use protocol::usage::Entry;
+use protocol::usage::{Entry, Written};
 use redis::RedisResult;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -120,7 +120,7 @@ impl Shipper {
         }
     }
 
-    async fn add_entries(&mut self, entries: &[Entry]) -> RedisResult<()> {
+    async fn add_entries(&mut self, entries: &[Entry<Written>]) -> RedisResult<()> {
         self.stream()?.add(entries).await?;
         if self.core.added(entries.len(), self.started.elapsed()) {
             info!("the usage stream takes records again");

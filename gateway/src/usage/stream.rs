@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use protocol::ids::WriterId;
 use protocol::keys::Key;
-use protocol::usage::Entry;
+use protocol::usage::{Entry, Written};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Pipeline, RedisResult};
 
@@ -35,7 +35,7 @@ impl Stream {
     }
 
     /// Adds entries in order, in one round trip.
-    pub(crate) async fn add(&mut self, entries: &[Entry]) -> RedisResult<()> {
+    pub(crate) async fn add(&mut self, entries: &[Entry<Written>]) -> RedisResult<()> {
         let key = Key::usage();
         let mut pipeline = Pipeline::with_capacity(entries.len());
         for entry in entries {

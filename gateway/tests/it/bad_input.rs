@@ -144,12 +144,16 @@ async fn malformed_bodies_of_calls_are_refused_with_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_body_nested_without_end_is_read_without_a_stack() {
-    let platform = Platform::start(&[], Wishes::default()).await;
+async fn a_body_nested_without_end_is_refused_before_any_instance_is_asked() {
+    let instance = Scripted::start([]).await;
+    let platform = Platform::start(&[&instance], Wishes::default()).await;
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let body = format!("{{\"model\":\"org/model\",\"messages\":{deep}}}");
-    let got = ask(&platform, "POST", "llm", CHAT, &body).await;
-    assert!([400, 503].contains(&got.status), "{}", got.text());
+    let chat = format!("{{\"model\":\"org/model\",\"messages\":{deep}}}");
+    for (host, path, body) in [("llm", CHAT, &chat), ("own-chute", "/run", &deep)] {
+        let got = ask(&platform, "POST", host, path, body).await;
+        assert!(got.status == 400 && got.text().contains("nested too deep"), "{}", got.text());
+    }
+    assert_eq!(instance.requests.lock().unwrap().len(), 0);
     platform.is_idle().await;
 }
 

@@ -24,6 +24,10 @@ const TOKENS_PER_SECOND: f64 = 50.0;
 
 /// Most time between two kills; the parts that died are back by then.
 const PAUSE: Duration = Duration::from_millis(400);
+/// How many of a gateway's deaths come in the middle of its upgrade.
+const UPGRADING: f64 = 0.3;
+/// About how long the next process takes to take over.
+const TAKE_OVER: Duration = Duration::from_millis(1500);
 /// Kills between two lines about how far it is.
 const TOLD_EVERY: usize = 50;
 
@@ -52,6 +56,22 @@ impl Part {
         }
     }
 
+    /// Two processes of a gateway: both are killed after so much time, or the one that goes once the other has taken
+    /// over.
+    async fn kill_upgrading(
+        number: usize,
+        both_after: Option<Duration>,
+        platform: &mut Platform,
+    ) -> anyhow::Result<()> {
+        let (gateway, spawner) = (&mut platform.gateways[number], &platform.spawner);
+        let Some(after) = both_after else { return gateway.upgrade(spawner).await?.kill() };
+        let mut next = gateway.start_next(spawner).await?;
+        sleep(after).await;
+        next.kill()?;
+        gateway.kill()?;
+        gateway.start_again(spawner).await
+    }
+
     async fn start_again(self, platform: &mut Platform) -> anyhow::Result<()> {
         match self {
             Self::Postgres => platform.postgres.start_again(&platform.spawner).await,
@@ -64,19 +84,28 @@ impl Part {
 
 /// Kills one part or two at once, so many times in all, at moments and in an order that follow from the seed.
 async fn kill_at_random(scene: &mut Scene, kills: usize, choice: &mut StdRng) {
-    let (mut done, mut told, began) = (BTreeMap::<Part, usize>::new(), 0, Instant::now());
+    let (mut done, mut told, began) = (BTreeMap::<String, usize>::new(), 0, Instant::now());
     let mut count = 0;
     while count < kills {
         sleep(PAUSE.mul_f64(choice.random())).await;
         let together = if choice.random_bool(0.2) { 2 } else { 1 };
         let mut parts: Vec<Part> = Part::ALL.choose_multiple(choice, together.min(kills - count)).copied().collect();
         parts.sort();
-        for part in &parts {
-            part.kill(&mut scene.platform).await.unwrap();
-            *done.entry(*part).or_default() += 1;
-        }
-        for part in &parts {
-            part.start_again(&mut scene.platform).await.unwrap();
+        if let [Part::Gateway(number)] = parts[..]
+            && choice.random_bool(UPGRADING)
+        {
+            let both_after = choice.random_bool(0.5).then(|| TAKE_OVER.mul_f64(choice.random()));
+            Part::kill_upgrading(number, both_after, &mut scene.platform).await.unwrap();
+            let which = if both_after.is_some() { "both of" } else { "old" };
+            *done.entry(format!("{which} Gateway({number})")).or_default() += 1;
+        } else {
+            for part in &parts {
+                part.kill(&mut scene.platform).await.unwrap();
+                *done.entry(format!("{part:?}")).or_default() += 1;
+            }
+            for part in &parts {
+                part.start_again(&mut scene.platform).await.unwrap();
+            }
         }
         count += parts.len();
         if count / TOLD_EVERY > told || count == kills {
@@ -111,7 +140,7 @@ async fn whatever_is_killed_at_whatever_moment_each_call_is_counted_once() {
     }
     let slow = Behaviour { tokens_per_second: TOKENS_PER_SECOND, ..Behaviour::default() };
     scene.behave(Engine::Vllm, &slow).await;
-    let load = Load::start_plain(&scene, &user, CLIENTS, seed);
+    let load = Load::start_any(&scene, &user, CLIENTS, seed);
     kill_at_random(&mut scene, Size::asked().pick(12, 1000), &mut StdRng::seed_from_u64(seed)).await;
     let seen = load.stop().await;
     show("parts killed at random", &seen);

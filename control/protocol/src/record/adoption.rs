@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::RangeInclusive;
 
+use serde::de::DeserializeOwned;
+
 use crate::record::appender::{Appender, LARGEST};
 use crate::record::book::{Book, Position};
 use crate::record::disk::{Disk, DiskFile};
 use crate::record::frame::{self, Entry, MAX_FRAME, OVERHEAD, Stop, TooLarge};
 use crate::record::recovery::Recovery;
 use crate::record::segment::{self, Segment};
-use crate::usage::Record;
+use crate::usage::{Record, Written};
 
 #[cfg(test)]
 mod tests;
@@ -144,17 +146,17 @@ fn strays<D: Disk>(
     disk: &D,
     ends: &[Position],
     missing: &[RangeInclusive<u64>],
-) -> Result<BTreeMap<u64, Record>, Unadoptable> {
+) -> Result<BTreeMap<u64, Written>, Unadoptable> {
     let mut found = BTreeMap::new();
     if missing.is_empty() {
         return Ok(found);
     }
     for end in ends {
-        let take = |entry: Entry, _: &mut Book| {
+        let take = |entry: Entry<Written>, _: &mut Book| {
             if let Entry::Final { sequence, record } = entry
                 && missing.iter().any(|range| range.contains(&sequence))
             {
-                found.insert(sequence, *record);
+                found.insert(sequence, record);
             }
         };
         read_segment(disk, end.segment, &mut Book::default(), take, &mut 0)?;
@@ -163,11 +165,11 @@ fn strays<D: Disk>(
 }
 
 /// Reads a segment; gives the end of what was written, none if nothing ever was.
-fn read_segment<D: Disk>(
+fn read_segment<D: Disk, R: DeserializeOwned>(
     disk: &D,
     number: u64,
     book: &mut Book,
-    mut take: impl FnMut(Entry, &mut Book),
+    mut take: impl FnMut(Entry<R>, &mut Book),
     damaged: &mut u64,
 ) -> Result<Option<Position>, Unadoptable> {
     let (mut from, mut end) = (0, None);

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use chrono::{DateTime, Utc};
 
 use crate::record::ages::Ages;
-use crate::usage::{Beat, Record};
+use crate::usage::{Beat, Written};
 
 #[cfg(test)]
 mod tests;
@@ -57,7 +57,7 @@ pub struct Book {
     durable_last: u64,
     skipped: Vec<RangeInclusive<u64>>,
     /// Finals that lie elsewhere than in their sequence.
-    strays: BTreeMap<u64, Record>,
+    strays: BTreeMap<u64, Written>,
     in_flight: usize,
     closed: bool,
     ages: Ages,
@@ -163,12 +163,12 @@ impl Book {
     }
 
     /// These finals lie elsewhere than in their sequence.
-    pub fn found(&mut self, strays: BTreeMap<u64, Record>) {
+    pub fn found(&mut self, strays: BTreeMap<u64, Written>) {
         self.strays = strays;
     }
 
     /// The first of these sequences whose final lies elsewhere.
-    pub fn stray(&self, sequences: RangeInclusive<u64>) -> Option<(u64, Record)> {
+    pub fn stray(&self, sequences: RangeInclusive<u64>) -> Option<(u64, Written)> {
         self.strays.range(sequences).next().map(|(sequence, record)| (*sequence, record.clone()))
     }
 

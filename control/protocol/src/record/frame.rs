@@ -4,6 +4,7 @@
 //! length of zero is the end of what was written.
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::usage::{Admission, Record};
 
@@ -26,9 +27,9 @@ const ADMITTED: u8 = 2;
 const FINAL: u8 = 3;
 const SKIPPED: u8 = 4;
 
-/// What a frame says.
+/// What a frame says; its record read, or [as it was written](crate::usage::Written).
 #[derive(Clone, Debug, PartialEq)]
-pub enum Entry {
+pub enum Entry<R = Box<Record>> {
     /// A segment begins; the writer had given out sequences up to `after`.
     Opened {
         /// Highest sequence of all earlier segments.
@@ -41,7 +42,7 @@ pub enum Entry {
         /// Its place in the writer's sequence, from 1 without gaps.
         sequence: u64,
         /// The attempt.
-        record: Box<Record>,
+        record: R,
     },
     /// No final behind this point has a sequence up to `through`.
     Skipped {
@@ -95,7 +96,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Panics
     /// Never: slices are cut to the length that is read from them.
-    pub fn next_entry(&mut self) -> Result<Entry, Stop> {
+    pub fn next_entry<R: DeserializeOwned>(&mut self) -> Result<Entry<R>, Stop> {
         let frame = whole(&self.bytes[self.position..])?;
         let body = &frame[PREFIX..];
         let sequence = u64::from_le_bytes(body[1..FIXED].try_into().expect("eight bytes"));
@@ -217,7 +218,7 @@ fn finish(start: usize, out: &mut Vec<u8>) -> Result<(), TooLarge> {
     Ok(())
 }
 
-fn decode(kind: u8, sequence: u64, payload: &[u8]) -> Option<Entry> {
+fn decode<R: DeserializeOwned>(kind: u8, sequence: u64, payload: &[u8]) -> Option<Entry<R>> {
     match kind {
         OPENED => Some(Entry::Opened { after: sequence }),
         ADMITTED => serde_json::from_slice(payload).ok().map(Entry::Admitted),

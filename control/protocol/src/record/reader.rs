@@ -10,7 +10,7 @@ use crate::record::book::{Book, Position, Reach};
 use crate::record::disk::Disk;
 use crate::record::frame;
 use crate::record::segment;
-use crate::usage::Entry;
+use crate::usage::{Entry, Written};
 
 /// A log as it lies on disk, of a live process or of a dead one.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct Stored<D> {
 #[derive(Debug)]
 pub struct Batch {
     /// In their sequence without gaps; empty if nothing more is durable.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Entry<Written>>,
     /// The sequence after them.
     pub next: u64,
     /// Where to go on.
@@ -69,7 +69,7 @@ impl<D: Disk> Stored<D> {
         if offset >= reach.limit {
             return Ok(true);
         }
-        let piece = segment::read(&self.disk, segment, offset, reach.limit)?;
+        let piece = segment::read::<_, Written>(&self.disk, segment, offset, reach.limit)?;
         batch.position.offset = piece.end;
         for entry in piece.entries {
             match entry {
@@ -100,7 +100,7 @@ impl<D: Disk> Stored<D> {
             }
             batch.next = end + 1;
             if let Some((sequence, record)) = stray {
-                batch.entries.push(Entry::Final { writer, sequence, record: Box::new(record) });
+                batch.entries.push(Entry::Final { writer, sequence, record });
                 batch.next = sequence + 1;
             }
         }

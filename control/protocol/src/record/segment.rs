@@ -2,6 +2,8 @@
 
 use std::io;
 
+use serde::de::DeserializeOwned;
+
 use crate::record::disk::{Disk, DiskFile};
 use crate::record::frame::{Entry, MAX_FRAME, Reader, Stop};
 
@@ -25,9 +27,9 @@ pub struct Segment<F> {
 
 /// Some entries of a segment.
 #[derive(Debug)]
-pub struct Piece {
+pub struct Piece<R> {
     /// The entries, in order.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Entry<R>>,
     /// Where to read on.
     pub end: u64,
     /// The end of the last entry; none if there is no entry.
@@ -109,7 +111,7 @@ impl<F: DiskFile> Segment<F> {
 ///
 /// # Errors
 /// When the segment is not there or the disk refuses.
-pub fn read<D: Disk>(disk: &D, number: u64, from: u64, limit: u64) -> io::Result<Piece> {
+pub fn read<D: Disk, R: DeserializeOwned>(disk: &D, number: u64, from: u64, limit: u64) -> io::Result<Piece<R>> {
     let asked = usize::try_from(limit.saturating_sub(from)).unwrap_or(PIECE).min(PIECE);
     let bytes = disk.read(number, from, asked)?;
     let more = bytes.len() == asked && from + (asked as u64) < limit;

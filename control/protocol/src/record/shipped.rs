@@ -5,7 +5,7 @@ use crate::record::disk::Disk;
 use crate::record::marks::confirms;
 use crate::record::reader::Stored;
 use crate::record::shipment::Shipment;
-use crate::usage::{Beat, Entry};
+use crate::usage::{Beat, Entry, Written};
 
 /// One log and how far it is shipped.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub enum Located {
     /// It is to be read from here on.
     At(Cursor),
     /// It was confirmed and deleted, and now the ledger wants it again.
-    Deleted(Entry),
+    Deleted(Entry<Written>),
 }
 
 /// Where on disk a sequence begins to be looked for.

@@ -10,7 +10,7 @@ use crate::ids::WriterId;
 use crate::record::disk::Disk;
 use crate::record::reader::{Batch, Stored};
 use crate::record::shipped::{Cursor, Farewell, Located, Shipped};
-use crate::usage::Entry;
+use crate::usage::{Entry, Written};
 
 /// Entries in the stream above which nothing is added: what is not read stays on disk.
 pub const MAX_STREAM: usize = 200_000;
@@ -70,7 +70,7 @@ pub enum Step<D> {
     /// Read from a log; then [`Shipper::read`].
     Read(usize, Stored<D>, Cursor),
     /// Add these to the stream, in order; then [`Shipper::added`] or [`Shipper::failed`].
-    Add(Vec<Entry>),
+    Add(Vec<Entry<Written>>),
     /// Delete in each log what is confirmed up to its mark; then look at [`Shipper::finished`].
     Sweep(Vec<(Stored<D>, u64)>),
     /// Nothing: the round is over, and there is more at once.
@@ -165,7 +165,7 @@ impl<D: Disk> Shipper<D> {
     ///
     /// # Errors
     /// When the disk refused; the log is located anew.
-    pub fn read(&mut self, index: usize, read: io::Result<Batch>) -> io::Result<Vec<Entry>> {
+    pub fn read(&mut self, index: usize, read: io::Result<Batch>) -> io::Result<Vec<Entry<Written>>> {
         let one = &mut self.logs[index];
         let Batch { entries, next, position } = read.inspect_err(|_| one.cursor = None)?;
         let cursor = Some(Cursor { next, position });
@@ -244,7 +244,7 @@ impl<D: Disk> Shipper<D> {
     }
 
     /// A beat of each live writer each second; farewells of the others.
-    fn beat(&mut self, now: Duration, clock: DateTime<Utc>) -> Option<Vec<Entry>> {
+    fn beat(&mut self, now: Duration, clock: DateTime<Utc>) -> Option<Vec<Entry<Written>>> {
         let due = now >= self.beat_at;
         let (mut entries, mut farewells) = (Vec::new(), Vec::new());
         for (index, one) in self.logs.iter().enumerate() {

@@ -56,6 +56,14 @@ async fn pieces_that_are_there_at_once_leave_in_one_write() {
 }
 
 #[tokio::test]
+async fn a_client_is_sure_to_get_all_but_the_last_write_that_was_counted_and_the_end() {
+    let mut client = ScriptedClient::default();
+    let mut relay = relay(vec![Says::Text(ONE), Says::Pauses, Says::Text(ONE), Says::Pauses, Says::Text(ONE)]);
+    assert_eq!(run(&mut relay, &mut client).await, (Ended::Whole, vec![1, 2, 3]));
+    assert_eq!((client.most_unsent, client.unsent), (1, 0));
+}
+
+#[tokio::test]
 async fn what_came_before_a_failure_is_delivered_first() {
     let mut client = ScriptedClient::default();
     let mut relay = relay(vec![Says::Text(ONE), Says::Fails(Failure::Closed)]);

@@ -28,7 +28,7 @@ fn dead(segments: &[Option<Admission>]) -> SimulatedDisk {
 }
 
 /// Everything that is shipped of an adopted log.
-fn shipped(disk: &SimulatedDisk, adoption: Adoption) -> Vec<usage::Entry> {
+fn shipped(disk: &SimulatedDisk, adoption: Adoption) -> Vec<usage::Entry<Written>> {
     let (writer, book) = (WriterId::random(), Arc::new(Mutex::new(adoption.book)));
     let stored = Stored { writer, disk: disk.clone(), book };
     let start = stored.book().holding(1).unwrap();
@@ -72,7 +72,7 @@ fn without_a_reserve_room_is_made() {
 fn an_adoption_cut_short_while_writing_is_finished_by_the_next() {
     let disk = dead(&[Some(admission(0)), Some(admission(1)), None]);
     adopt(&disk).unwrap();
-    let end = segment::read(&disk, 3, 0, u64::MAX).unwrap().end;
+    let end = segment::read::<_, Written>(&disk, 3, 0, u64::MAX).unwrap().end;
     disk.truncate(3, end - 50).unwrap();
     let second = adopt(&disk).unwrap();
     assert_eq!((second.lost.len(), finals(&disk, second)), (1, vec![SECOND, 2 * SECOND]));

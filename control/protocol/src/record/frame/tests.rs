@@ -39,7 +39,7 @@ fn read(bytes: &[u8]) -> (Vec<Entry>, Stop) {
         match reader.next_entry() {
             Ok(entry) => entries.push(entry),
             Err(stop) => {
-                assert_eq!(reader.next_entry(), Err(stop), "asking again changed the answer");
+                assert_eq!(reader.next_entry::<Box<Record>>(), Err(stop), "asking again changed the answer");
                 return (entries, stop);
             }
         }
@@ -128,4 +128,18 @@ proptest! {
     fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
         read(&bytes);
     }
+}
+
+#[test]
+fn a_record_is_passed_on_byte_for_byte() {
+    let mut as_of_old = serde_json::to_value(record(admission(0))).unwrap();
+    as_of_old["dropped_since"] = serde_json::json!({"a": [1.50, "\u{1}"]});
+    let mut bytes = Vec::new();
+    encode(FINAL, 7, &as_of_old, &mut bytes).unwrap();
+    let entry = Reader::new(&bytes).next_entry::<crate::usage::Written>().unwrap();
+    let Entry::Final { sequence: 7, record: written } = entry else { panic!("{entry:?}") };
+    assert_eq!(written.get(), as_of_old.to_string());
+    let fields =
+        crate::usage::Entry::Final { writer: crate::ids::WriterId::random(), sequence: 7, record: written }.to_fields();
+    assert!(fields.contains(&("r", as_of_old.to_string())), "{fields:?}");
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::record::frame::{encode_admitted, encode_opened};
 use crate::record::sample::admission;
 use crate::record::simulator::disk::sound;
+use crate::usage::Record;
 
 #[test]
 fn what_is_appended_is_read_in_pieces() {
@@ -17,7 +18,7 @@ fn what_is_appended_is_read_in_pieces() {
     let mut found = Vec::new();
     let (mut from, mut written) = (0, None);
     let stop = loop {
-        let piece = read(&disk, 3, from, u64::MAX).unwrap();
+        let piece: Piece<Box<Record>> = read(&disk, 3, from, u64::MAX).unwrap();
         written = piece.written.or(written);
         found.extend(piece.entries);
         from = piece.end;
@@ -51,9 +52,9 @@ fn a_piece_that_ends_inside_a_length_goes_on_in_the_next() {
     segment.append(&frame_of(MAX_FRAME - 1)).unwrap();
     // Its length is 1024: the one byte of it in the first piece is a zero.
     segment.append(&frame_of(1032)).unwrap();
-    let first = read(&disk, 1, 0, u64::MAX).unwrap();
+    let first: Piece<Box<Record>> = read(&disk, 1, 0, u64::MAX).unwrap();
     assert_eq!((first.entries.len(), first.stop), (2, None));
-    let second = read(&disk, 1, first.end, u64::MAX).unwrap();
+    let second: Piece<Box<Record>> = read(&disk, 1, first.end, u64::MAX).unwrap();
     assert_eq!((second.entries.len(), second.damaged, second.written), (1, 0, Some(segment.written())));
 }
 
@@ -99,7 +100,7 @@ fn a_hole_of_zeros_between_frames_is_skipped_however_long() {
     }
     let (mut from, mut found, mut stop) = (0, Vec::new(), None);
     while stop.is_none() {
-        let piece = read(&disk, 1, from, u64::MAX).unwrap();
+        let piece: Piece<Box<Record>> = read(&disk, 1, from, u64::MAX).unwrap();
         (from, stop) = (piece.end, piece.stop);
         found.extend(piece.entries);
     }

@@ -19,7 +19,7 @@ use crate::record::reader::{Batch, Stored};
 use crate::record::settle::{self, Counters};
 use crate::record::shipper::{Shipper, Step};
 use crate::record::slot::Slot;
-use crate::usage::{Admission, Entry, Facts, Outcome, Record};
+use crate::usage::{Admission, Entry, Facts, Outcome, Record, Written};
 
 /// Bytes of a segment.
 const SEGMENT: u64 = 48 * 1024;
@@ -173,7 +173,7 @@ impl Gateway {
         true
     }
 
-    fn add(&self, entries: &[Entry], redis: &mut Redis) -> Reply {
+    fn add(&self, entries: &[Entry<Written>], redis: &mut Redis) -> Reply {
         Reply::Added(entries.len(), redis.add(self.run, entries))
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::chance::Weather;
 use crate::ids::WriterId;
 use crate::record::batch::RawEntry;
-use crate::usage::Entry;
+use crate::usage::{Entry, Written};
 
 /// The fields of an entry.
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
@@ -47,7 +47,7 @@ impl Redis {
     }
 
     /// Adds entries over a connection to this run, as one pipeline.
-    pub(crate) fn add(&mut self, run: u64, entries: &[Entry]) -> Result<(), Lost> {
+    pub(crate) fn add(&mut self, run: u64, entries: &[Entry<Written>]) -> Result<(), Lost> {
         self.arrives(run)?;
         let raw: Vec<_> = entries.iter().map(raw).collect();
         if !raw.is_empty() && self.weather.strikes("redis: pipeline cut") {
@@ -156,7 +156,7 @@ impl Redis {
     }
 }
 
-fn raw(entry: &Entry) -> Fields {
+fn raw(entry: &Entry<Written>) -> Fields {
     entry.to_fields().into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 

@@ -23,7 +23,7 @@ use crate::ids::{InvocationId, WriterId};
 use crate::record::frame::{Entry, Reader};
 use crate::record::log::LogUnwritable;
 use crate::record::sample;
-use crate::usage::{Admission, Outcome};
+use crate::usage::{Admission, Outcome, Record};
 
 /// A log's folder and who has its lock.
 struct Place {
@@ -337,7 +337,7 @@ impl World {
             let mut reader = Reader::new(bytes);
             let mut keys = Vec::new();
             loop {
-                match reader.next_entry() {
+                match reader.next_entry::<Box<Record>>() {
                     Ok(Entry::Admitted(admission)) => keys.push((admission.invocation, admission.started_at)),
                     Ok(Entry::Final { record, .. }) => {
                         keys.push((record.admission.invocation, record.admission.started_at));
