@@ -4,8 +4,6 @@ mod desk;
 mod instances;
 mod link;
 mod loads;
-#[cfg(test)]
-pub(crate) mod stand_in;
 mod store;
 
 use std::sync::Arc;
@@ -196,5 +194,7 @@ impl Subject {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod stand_in;
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,6 @@ mod completeness;
 mod feed;
 mod lookup;
 mod proof;
-#[cfg(test)]
-mod stand_in;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -289,3 +287,6 @@ impl<T> Store<T> {
         Self { cache: Cache::new(capacity), flights: Mutex::default() }
     }
 }
+
+#[cfg(test)]
+mod stand_in;
