@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -146,6 +146,10 @@ impl ProxyHttp for Proxy {
         let session = session.as_downstream_mut();
         let way = self.way(session);
         self.calls.metrics.requests.count(way.as_ref().map_or(Host::Nobody, Way::host));
+        if session.req_header().headers.contains_key(TRANSFER_ENCODING) {
+            // Where chunks end is read in more than one way: what comes behind them is no request.
+            session.set_keepalive(None);
+        }
         match way {
             Ok(Way::Call(room)) => self.serve_call(session, room).await,
             Ok(Way::Service(service)) => match self.services.forward(service, session) {

@@ -25,8 +25,8 @@ pub(crate) fn run(data: &[u8]) {
     if let Ok(path) = std::str::from_utf8(path) {
         let _ = open_request(&key, path, body);
         if let Some((_, request)) = opened(&format!("/{path}"), body) {
-            // Paths are filled up with spaces.
-            assert_eq!(request.path, format!("/{path}").trim_end_matches(' '));
+            // Paths are filled up with question marks, which none has.
+            assert_eq!(request.path, format!("/{path}").trim_end_matches('?'));
         }
     }
     let typed = seal_typed_reply(&key, &request.iv, 200, "image/png", data);

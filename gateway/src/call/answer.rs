@@ -71,6 +71,14 @@ pub async fn refuse(client: &mut impl Downstream, refusal: &Refusal, stamp: Stam
 /// When the client went away.
 pub async fn whole(client: &mut impl Downstream, status: StatusCode, fields: Fields, body: Bytes) -> Result<(), Gone> {
     client.begin(Head { status, fields, length: Some(body.len()) }).await?;
+    finish_whole(client, body).await
+}
+
+/// Sends the body of such an answer, whose head is sent.
+///
+/// # Errors
+/// When the client went away.
+pub async fn finish_whole(client: &mut impl Downstream, body: Bytes) -> Result<(), Gone> {
     if !body.is_empty() {
         client.write(body).await?;
     }

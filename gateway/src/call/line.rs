@@ -104,7 +104,7 @@ impl<'a, D: Downstream> Line<'a, D> {
     pub(super) async fn break_off(&mut self, refusal: &Refusal) -> Result<(), Gone> {
         let separator = if self.tail.is_between_events() { "" } else { "\n\n" };
         self.client.write(format!("{separator}{}", refusal.body().to_stream_event()).into()).await?;
-        self.end().await
+        self.client.end().await
     }
 
     fn due(&self) -> Option<Instant> {

@@ -59,9 +59,12 @@ impl<I: Instances> Calls<I> {
             }
         }
         let settings = self.answers.settings;
-        let mut recording = Recording::new(client, settings.run_on, settings.largest, self.answers.room(&claim));
+        let begins = Box::pin(self.answers.begins(&claim));
+        let room = self.answers.room(&claim);
+        let mut recording = Recording::new(client, begins, settings.run_on, settings.largest, room);
         let outcome = self.answers.hold(&claim, Box::pin(self.attempt(job, &mut recording))).await;
-        self.answers.settle(claim, outcome, recording.into_answer()).await;
+        let answer = recording.into_answer();
+        self.answers.settle(claim, outcome, answer).await;
     }
 
     async fn replay(&self, answer: Answer, stamp: Stamp, client: &mut impl Downstream) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 use http::HeaderName;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use protocol::headers;
@@ -18,6 +19,8 @@ const KEPT: [HeaderName; 4] =
 /// A client whose answer is recorded. As long as it is, the client counts as there although it left.
 pub(super) struct Recording<'a, D> {
     client: &'a mut D,
+    /// What is done before the client gets anything.
+    begins: Option<BoxFuture<'a, ()>>,
     /// How long the answer is waited for without the client.
     run_on: Duration,
     largest: usize,
@@ -34,10 +37,16 @@ struct Tape {
 }
 
 impl<'a, D: Downstream> Recording<'a, D> {
-    /// Records within `share`, which grows with the answer.
-    pub(super) fn new(client: &'a mut D, run_on: Duration, largest: usize, share: Option<Share>) -> Self {
+    /// Records within `share`, which grows with the answer; `begins` is done before the client gets anything of it.
+    pub(super) fn new(
+        client: &'a mut D,
+        begins: BoxFuture<'a, ()>,
+        run_on: Duration,
+        largest: usize,
+        share: Option<Share>,
+    ) -> Self {
         let tape = share.map(|share| Tape { head: None, body: BytesMut::new(), share });
-        Self { client, run_on, largest, left: None, tape }
+        Self { client, begins: Some(begins), run_on, largest, left: None, tape }
     }
 
     /// What was recorded, if it is all that was answered.
@@ -100,6 +109,9 @@ impl<D: Downstream> Downstream for Recording<'_, D> {
     async fn begin(&mut self, head: Head) -> Result<(), Gone> {
         if let Some(tape) = &mut self.tape {
             tape.head = Some(head.clone());
+        }
+        if let Some(begins) = self.begins.take() {
+            begins.await;
         }
         let sent = if self.left.is_none() { self.client.begin(head).await } else { Ok(()) };
         self.unless_left(sent)

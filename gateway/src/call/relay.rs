@@ -24,7 +24,7 @@ pub(super) struct Relay<A> {
     flow: Flow,
     started: Instant,
     ended: bool,
-    /// A failure behind pieces that the client still gets.
+    /// A failure behind pieces that the client still gets; such a stream has not ended.
     failed: Option<Failure>,
 }
 
@@ -77,8 +77,9 @@ impl<A: Answer> Relay<A> {
                     }
                 }
                 Ok(None) => {
-                    self.ended = true;
-                    break self.lines.end().map_err(|_| Failure::Garbled);
+                    // One that ends within a line has not said its last.
+                    self.ended = self.lines.end().is_ok();
+                    break if self.ended { Ok(()) } else { Err(Failure::Garbled) };
                 }
                 Err(failure) => break Err(failure),
             }

@@ -11,7 +11,7 @@ use protocol::envelope::Reply;
 use protocol::usage::Outcome;
 use tokio::task::spawn_blocking;
 
-use super::answer::{content_type, relayed, whole};
+use super::answer::{content_type, finish_whole, relayed};
 use super::downstream::{Downstream, Head};
 use super::line::Line;
 use super::opening::Opening;
@@ -77,7 +77,6 @@ impl<I: Instances> Calls<I> {
         let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
         self.metrics.requests.count_relayed(status);
         let mut fields = job.stamp.fields();
-        running.delivers(meter);
         let body = match job.form {
             Form::OpenAiImage if status.is_success() => {
                 fields.push(content_type("application/json"));
@@ -89,11 +88,13 @@ impl<I: Instances> Calls<I> {
                 reply.body
             }
         };
-        let sent = match whole(client, status, fields, body).await {
-            Ok(()) => client.sent().await,
-            gone => gone,
+        let sent = async {
+            client.begin(Head { status, fields, length: Some(body.len()) }).await?;
+            running.delivers(meter);
+            finish_whole(client, body).await?;
+            client.sent().await
         };
-        let outcome = if sent.is_ok() { Outcome::Finished } else { Outcome::Aborted };
+        let outcome = if sent.await.is_ok() { Outcome::Finished } else { Outcome::Aborted };
         running.finish(outcome, None);
         outcome
     }
@@ -148,13 +149,14 @@ impl<I: Instances> Calls<I> {
             Ended::Failed(failure) => failure,
         };
         let verdict = Attempts::interrupted(&failure);
-        let reason = verdict.reason.as_str();
+        running.finish(Outcome::Failed, Some(verdict.reason.as_str()));
         self.draw_conclusions(job, place, &verdict);
-        if !relay.is_ended() {
+        let breaks_off = !relay.is_ended();
+        // The instance need not wait until its client has been told.
+        drop(relay);
+        if breaks_off {
             break_off(line, stream_type(job), verdict).await;
         }
-        // If this process dies before this line, the call is lost and not failed: its client was not told.
-        running.finish(Outcome::Failed, Some(reason));
         Outcome::Failed
     }
 }

@@ -1,5 +1,7 @@
 //! What is known of a call that must not be made twice, and what it means for whoever asks again.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use protocol::sealing::AnswerDigest;
@@ -31,8 +33,10 @@ pub(super) struct Entry {
 /// How far a call is.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum State {
-    /// It runs.
+    /// It runs, and its client has nothing of it.
     Running,
+    /// It runs, and will be billed whatever becomes of its gateway.
+    Begun,
     /// It has this answer.
     Answered(Answer),
     /// It was billed, and its answer is not here.
@@ -52,18 +56,21 @@ struct Head {
 #[serde(rename_all = "snake_case")]
 enum Word {
     Running,
+    Begun,
     Answered(u16),
     NotKept,
 }
 
 impl Entry {
-    /// What a request with this fingerprint is told: the answer of before, or why there is none.
-    pub(super) fn tell(self, fingerprint: &AnswerDigest) -> Result<Answer, Again> {
+    /// What a request with this fingerprint is told: the answer of before, or why there is none. `silent` is how long
+    /// nobody has said that the call runs, `claim` how long it is believed to.
+    pub(super) fn tell(self, fingerprint: &AnswerDigest, silent: Duration, claim: Duration) -> Result<Answer, Again> {
         if self.fingerprint != *fingerprint {
             return Err(Again::OtherRequest);
         }
         match self.state {
-            State::Running => Err(Again::InFlight),
+            State::Begun if silent >= claim => Err(Again::NotKept),
+            State::Running | State::Begun => Err(Again::InFlight),
             State::Answered(answer) => Ok(answer),
             State::NotKept => Err(Again::NotKept),
         }
@@ -73,6 +80,7 @@ impl Entry {
     pub(super) fn to_text(&self) -> Vec<u8> {
         let (state, fields, body) = match &self.state {
             State::Running => (Word::Running, vec![], Bytes::new()),
+            State::Begun => (Word::Begun, vec![], Bytes::new()),
             State::NotKept => (Word::NotKept, vec![], Bytes::new()),
             State::Answered(answer) => {
                 // A field that is no text was not set by us and is none that a client needs.
@@ -99,6 +107,7 @@ impl Entry {
         let field = |(name, value): &(String, String)| Some((name.parse().ok()?, value.parse().ok()?));
         let state = match head.state {
             Word::Running => State::Running,
+            Word::Begun => State::Begun,
             Word::NotKept => State::NotKept,
             Word::Answered(status) => State::Answered(Answer {
                 status: StatusCode::from_u16(status).ok()?,

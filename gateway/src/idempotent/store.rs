@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use protocol::ids::UserId;
@@ -29,10 +29,14 @@ const SMALL: usize = 1024;
 /// Claims are renewed so many times in the time they are good for.
 const RENEWALS: u32 = 4;
 
-/// Writes a value over a claim: if it still stands, or nothing does any more; an empty value deletes.
+/// Writes a value where there is none; else gives what is there, and for how long it stays.
+const CLAIM: &str = "local held = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'GET', 'PX', ARGV[2])
+return held and {held, redis.call('PTTL', KEYS[1])}";
+
+/// Writes a value over a claim: if one of its two still stands, or nothing does any more; an empty value deletes.
 const REPLACE: &str = "local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+if held and held ~= ARGV[1] and held ~= ARGV[2] then return 0 end
+if ARGV[3] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4]) end
 return 1";
 
 /// How much is kept, and for how long.
@@ -78,7 +82,10 @@ pub enum Found {
 /// The right to make a call, which no other gateway has as long as it is renewed.
 pub struct Claim {
     asked: Asked,
-    sealed: Vec<u8>,
+    /// What stands in Redis while the client has nothing of the answer.
+    running: Vec<u8>,
+    /// What stands there from then on.
+    begun: OnceLock<Vec<u8>>,
     share: Share,
 }
 
@@ -108,20 +115,21 @@ impl Answers {
             return Err(Refusal::NotReady("too many calls with an Idempotency-Key at the moment"));
         };
         let sealed = self.seal(&asked, State::Running).await?;
-        let mut set = redis::cmd("SET");
-        set.arg(Key::idempotent(&asked.name).as_str()).arg(&sealed).arg("NX").arg("GET");
-        set.arg("PX").arg(millis(self.settings.claim));
+        let mut eval = redis::cmd("EVAL");
+        eval.arg(CLAIM).arg(1).arg(Key::idempotent(&asked.name).as_str());
+        eval.arg(&sealed).arg(millis(self.settings.claim));
         // An answer that does not arrive leaves open whether the call is ours: the claim then runs out by itself.
-        let held: Option<Vec<u8>> = self.ask(&set).await.inspect_err(|_| counted("refused"))?;
-        let Some(held) = held else {
+        let held: Option<(Vec<u8>, i64)> = self.ask(&eval).await.inspect_err(|_| counted("refused"))?;
+        let Some((held, stays)) = held else {
             counted("made");
-            return Ok(Found::Nothing(Claim { asked, sealed, share }));
+            return Ok(Found::Nothing(Claim { asked, running: sealed, begun: OnceLock::new(), share }));
         };
+        let stays = Duration::from_millis(stays.try_into().unwrap_or(0));
         let entry = self.open(held, asked.name).await?.ok_or_else(|| {
             tracing::error!("redis holds an answer that cannot be opened");
             Refusal::NotReady("the answer of before cannot be read")
         })?;
-        let told = entry.tell(&asked.fingerprint);
+        let told = entry.tell(&asked.fingerprint, self.settings.keep.saturating_sub(stays), self.settings.claim);
         counted(if told.is_ok() { "replayed" } else { "refused" });
         Ok(Found::Answered(told.map_err(Refusal::Again)?))
     }
@@ -132,6 +140,17 @@ impl Answers {
             biased;
             done = call => done,
             never = self.renew(claim) => match never {},
+        }
+    }
+
+    /// Writes down that the answer to a claimed call begins: from now on the call is not made anew, even if this process
+    /// dies. A write that fails is made up for when the claim is renewed.
+    pub async fn begins(&self, claim: &Claim) {
+        // A defect of ours makes nobody wait: without it the call is as safe as before its answer began.
+        let Ok(begun) = self.seal(&claim.asked, State::Begun).await else { return };
+        let begun = claim.begun.get_or_init(|| begun);
+        if let Ok(0) = self.replace(claim, begun, self.settings.keep).await {
+            self.forgotten();
         }
     }
 
@@ -146,19 +165,15 @@ impl Answers {
         let remains = remains(outcome, kept);
         let text = match remains {
             // A defect of ours makes nobody pay twice: the claim then stays.
-            Some(state) => self.seal(&claim.asked, state).await.unwrap_or_else(|_| claim.sealed.clone()),
+            Some(state) => self.seal(&claim.asked, state).await.unwrap_or_else(|_| claim.running.clone()),
             None => Vec::new(),
         };
         let until = Instant::now() + self.settings.claim;
         loop {
             match self.replace(&claim, &text, self.settings.keep).await {
-                Ok(_) => break,
+                Ok(1..) => break,
                 Err(_) if Instant::now() < until => sleep(AGAIN).await,
-                Err(_) => {
-                    self.metrics.calls.idempotent.with_label_values(&["forgotten"]).inc();
-                    tracing::warn!("redis was away for too long: a repeated call may be made again");
-                    return;
-                }
+                Ok(_) | Err(_) => return self.forgotten(),
             }
         }
         if !text.is_empty() {
@@ -189,14 +204,24 @@ impl Answers {
         loop {
             sleep(self.settings.claim / RENEWALS).await;
             // One that fails is made up for by the next; if none does, the claim runs out.
-            let _ = self.replace(claim, &claim.sealed, self.settings.claim).await;
+            let _ = match claim.begun.get() {
+                Some(begun) => self.replace(claim, begun, self.settings.keep).await,
+                None => self.replace(claim, &claim.running, self.settings.claim).await,
+            };
         }
     }
 
     async fn replace(&self, claim: &Claim, text: &[u8], keep: Duration) -> Result<i64, Refusal> {
         let mut eval = redis::cmd("EVAL");
         eval.arg(REPLACE).arg(1).arg(Key::idempotent(&claim.asked.name).as_str());
-        self.ask(eval.arg(&claim.sealed).arg(text).arg(millis(keep))).await
+        eval.arg(&claim.running).arg(claim.begun.get().map_or(&claim.running, |begun| begun));
+        self.ask(eval.arg(text).arg(millis(keep))).await
+    }
+
+    /// Redis was away for longer than a claim is good for: what it was told, or told others, is not what is.
+    fn forgotten(&self) {
+        self.metrics.calls.idempotent.with_label_values(&["forgotten"]).inc();
+        tracing::warn!("redis was away for too long: a call with an idempotency key may be made twice");
     }
 
     async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Refusal> {

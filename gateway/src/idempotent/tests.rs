@@ -1,5 +1,7 @@
 //! What may be a key, what is remembered of a call, and that none is billed twice.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use proptest::prelude::*;
@@ -11,6 +13,9 @@ use super::*;
 
 const FIRST: AnswerDigest = AnswerDigest([1; 32]);
 const OTHER: AnswerDigest = AnswerDigest([2; 32]);
+/// How long a call is believed to run.
+const CLAIM: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(1);
 
 fn answer(body: &[u8]) -> Answer {
     let fields = vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
@@ -40,7 +45,7 @@ fn a_key_is_one_text_of_visible_letters() {
 
 #[test]
 fn each_state_is_read_as_it_was_written() {
-    for state in [State::Running, State::NotKept, State::Answered(answer(b"{}\n\n\xff"))] {
+    for state in [State::Running, State::Begun, State::NotKept, State::Answered(answer(b"{}\n\n\xff"))] {
         let entry = Entry { fingerprint: FIRST, state };
         assert_eq!(Entry::from_text(&entry.to_text()), Some(entry));
     }
@@ -51,14 +56,16 @@ fn each_state_is_read_as_it_was_written() {
 
 #[test]
 fn whoever_repeats_a_call_is_told_by_its_state() {
-    for (state, told) in [
-        (State::Running, Err(Again::InFlight)),
-        (State::NotKept, Err(Again::NotKept)),
-        (State::Answered(answer(b"x")), Ok(answer(b"x"))),
+    for (state, told, told_late) in [
+        (State::Running, Err(Again::InFlight), Err(Again::InFlight)),
+        (State::Begun, Err(Again::InFlight), Err(Again::NotKept)),
+        (State::NotKept, Err(Again::NotKept), Err(Again::NotKept)),
+        (State::Answered(answer(b"x")), Ok(answer(b"x")), Ok(answer(b"x"))),
     ] {
         let entry = Entry { fingerprint: FIRST, state };
-        assert_eq!(entry.clone().tell(&FIRST), told);
-        assert_eq!(entry.tell(&OTHER), Err(Again::OtherRequest));
+        assert_eq!(entry.clone().tell(&FIRST, CLAIM - SHORT, CLAIM), told);
+        assert_eq!(entry.clone().tell(&FIRST, CLAIM, CLAIM), told_late);
+        assert_eq!(entry.tell(&OTHER, CLAIM, CLAIM), Err(Again::OtherRequest));
     }
 }
 
@@ -106,7 +113,7 @@ proptest! {
                         held = Some(Entry { fingerprint, state: State::Running });
                     }
                     Some(entry) => {
-                        let told = entry.clone().tell(&fingerprint);
+                        let told = entry.clone().tell(&fingerprint, Duration::ZERO, CLAIM);
                         prop_assert_eq!(told.is_ok(), matches!(entry.state, State::Answered(_)) && entry.fingerprint == fingerprint);
                         prop_assert!(told.is_err() || billed == 1);
                     }

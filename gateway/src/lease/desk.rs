@@ -44,6 +44,8 @@ struct Shift<'a> {
     sequence: &'a mut u64,
     /// When the last beat was answered.
     heard: &'a mut Option<Duration>,
+    /// Whether everything held was asked for on this connection: questions may have been lost with the one before.
+    has_asked: bool,
 }
 
 /// Limits to ask about, with the number of calls that wait for each.
@@ -72,7 +74,8 @@ impl Desk {
         loop {
             let serving = async {
                 let store = Store::connect(&self.client, self.gateway).await?;
-                let mut shift = Shift { desk: &self, store, sequence: &mut sequence, heard: &mut heard };
+                let mut shift =
+                    Shift { desk: &self, store, sequence: &mut sequence, heard: &mut heard, has_asked: false };
                 shift.serve(&mut questions, &mut stop).await
             };
             match serving.await {
@@ -157,8 +160,11 @@ impl Shift<'_> {
         if !known || missed {
             // Redis may have lost our claims or given them to others.
             leases.link.settle(false);
-            self.ask_all(self.desk.survey(true, leases.moment())).await?;
             tracing::info!(gateways = alive.len(), settled = age >= SETTLE, "leases are renewed");
+        }
+        if !known || missed || !self.has_asked {
+            self.ask_all(self.desk.survey(true, leases.moment())).await?;
+            self.has_asked = true;
         }
         *self.heard = Some(sent);
         leases.link.settle(age >= SETTLE);

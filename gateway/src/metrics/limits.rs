@@ -59,7 +59,10 @@ impl Limits {
             ready: by_limit("chutes_gateway_lease_ready_slots", "slots kept ready")?,
             shared: register.gauge("chutes_gateway_lease_redis", "whether redis gives out slots")?,
             gateways: register.gauge("chutes_gateway_lease_gateways", "gateways alive")?,
-            bound: register.float("chutes_gateway_lease_bound_ratio", "part of a limit that may come on top of it")?,
+            bound: register.float(
+                "chutes_gateway_lease_bound_ratio",
+                "part of a limit that may come on top of it, rounded up to a slot for each other gateway",
+            )?,
         })
     }
 

@@ -44,7 +44,6 @@ pub struct Meter {
     kind: Kind,
     stream: Option<Lines>,
     error: Option<StreamError>,
-    done: bool,
 }
 
 /// The lines of a stream of events, which may be split anywhere.
@@ -77,7 +76,7 @@ impl Meter {
             hides_blank: false,
         };
         let stream = (kind == Kind::Stream).then_some(lines);
-        Self { counters: Counters::default(), kind, stream, error: None, done: false }
+        Self { counters: Counters::default(), kind, stream, error: None }
     }
 
     /// Counts a piece that came `at` after the start of the attempt; what of it, and of earlier pieces, the client
@@ -114,12 +113,6 @@ impl Meter {
     #[must_use]
     pub fn error(&self) -> Option<&StreamError> {
         self.error.as_ref()
-    }
-
-    /// Whether the stream said that it is complete.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.done
     }
 
     fn read(&mut self, lines: &mut Lines, piece: &[u8], at: Duration) -> Vec<u8> {
@@ -159,9 +152,6 @@ impl Meter {
         let opens_event = std::mem::replace(&mut lines.opens_event, blank);
         let hides_blank = std::mem::take(&mut lines.hides_blank);
         let Some(data) = line.strip_prefix(b"data:").map(<[u8]>::trim_ascii) else { return !(blank && hides_blank) };
-        if data == b"[DONE]" {
-            self.done = true;
-        }
         let Some(chunk) = Chunk::read(data) else { return true };
         if chunk.text > 0 {
             self.count_content(at);

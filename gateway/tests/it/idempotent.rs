@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::client::{Answer, Raw, ask, chat, content};
 use crate::instance::{Act, Scripted};
 use crate::platform::{DOMAIN, Platform, Wishes};
+use crate::who::eventually;
 
 const CHAT: &str = "/v1/chat/completions";
 const DONE: &str = "data: [DONE]\n\n";
@@ -286,7 +287,24 @@ async fn what_came_of_a_call_is_kept_although_redis_was_away_at_its_end() {
 }
 
 #[tokio::test]
-async fn after_its_gateway_was_killed_a_call_is_made_anew_once_its_claim_has_run_out() {
+async fn a_call_whose_gateway_was_killed_before_it_answered_is_made_anew_once_its_claim_has_run_out() {
+    let (instance, _pieces) = fed().await;
+    let settings = ["--idempotent-claim=1".to_owned()];
+    let mut platform = Platform::start(&[&instance], wishes(&["--idempotent-claim=1"])).await;
+    let second = platform.second(&settings).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&keyed(&platform, "llm-chute", "key-1", &chat(true))).await;
+    eventually("the instance is asked", async || instance.requests.lock().unwrap().len() == 1).await;
+    platform.kill().await;
+    let got = call_until_over(second.http, &platform, "key-1", &chat(true)).await;
+    assert_eq!((got.status, got.text(), got.field("idempotent-replayed")), (200, answer().concat(), None));
+    let records = platform.records(2).await;
+    let lost = records.iter().find(|record| record.outcome == Outcome::Lost).unwrap();
+    assert_eq!((records.len(), lost.delivered), (2, false), "nothing is billed twice");
+}
+
+#[tokio::test]
+async fn a_call_whose_gateway_was_killed_while_it_answered_is_never_made_anew() {
     let (instance, pieces) = fed().await;
     let settings = ["--idempotent-claim=1".to_owned()];
     let mut platform = Platform::start(&[&instance], wishes(&["--idempotent-claim=1"])).await;
@@ -299,11 +317,11 @@ async fn after_its_gateway_was_killed_a_call_is_made_anew_once_its_claim_has_run
     assert_eq!(call_at(second.http, &platform, "key-1", &chat(true)).await.status, 409, "the claim is renewed");
     platform.kill().await;
     let got = call_until_over(second.http, &platform, "key-1", &chat(true)).await;
-    assert_eq!((got.status, got.text(), got.field("idempotent-replayed")), (200, answer().concat(), None));
-    platform.records(1).await;
-    let records = platform.records(2).await;
-    let lost = records.iter().find(|record| record.outcome == Outcome::Lost).unwrap();
-    assert_eq!((records.len(), lost.delivered, lost.facts.tokens), (2, true, 1));
+    assert_eq!((got.status, code(&got).as_str()), (410, "answer_not_kept"));
+    let records = platform.records(1).await;
+    let [lost] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((lost.outcome, lost.delivered, lost.facts.tokens), (Outcome::Lost, true, 1));
+    assert_eq!(instance.requests.lock().unwrap().len(), 1, "it was made twice");
 }
 
 fn one_call_a_day(user: &mut UserEntry) {

@@ -87,6 +87,7 @@ async fn until(scene: &Scene, user: &User, gateway: usize, (wanted, before): (En
 async fn a_full_disk_refuses_new_calls_and_loses_none_of_those_in_flight() {
     let root = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(root.path()) else {
+        assert_eq!(Size::asked(), Size::Small, "a small disk cannot be mounted here (needs root)");
         screen::say("SKIPPED: a small disk cannot be mounted here (needs root)");
         return;
     };

@@ -19,7 +19,7 @@ fn recording(client: &mut ScriptedClient, room: usize) -> Recording<'_, Scripted
     let user = protocol::ids::UserId::random();
     // One user has an eighth of it.
     let share = Room::new(room * 8).take(user, 0, std::time::Instant::now());
-    Recording::new(client, RUN_ON, LARGEST, share)
+    Recording::new(client, Box::pin(async {}), RUN_ON, LARGEST, share)
 }
 
 fn piece(text: &'static str) -> Bytes {

@@ -16,6 +16,8 @@ const IDLE: Duration = Duration::from_secs(5);
 /// What an instance does, in clear.
 enum Says {
     Text(&'static str),
+    /// The beginning of a sealed line.
+    HalfOf(&'static str),
     Pauses,
     Nothing,
     Fails(Failure),
@@ -27,6 +29,7 @@ fn relay(script: Vec<Says>) -> Relay<ScriptedAnswer> {
     let iv = open_request(&key, &sealed.path, &sealed.body).unwrap().iv;
     let steps = script.into_iter().map(|says| match says {
         Says::Text(text) => Step::Piece(seal_line(&key, &iv, text.as_bytes())),
+        Says::HalfOf(text) => Step::Piece(seal_line(&key, &iv, text.as_bytes())[..20].to_owned()),
         Says::Pauses => Step::Pause,
         Says::Nothing => Step::Silence,
         Says::Fails(failure) => Step::Fail(failure),
@@ -71,6 +74,21 @@ async fn what_came_before_a_failure_is_delivered_first() {
     assert_eq!((ended, noted), (Ended::Failed(Failure::Closed), vec![1]));
     assert_eq!(client.written.concat(), ONE.as_bytes());
     assert!(!client.ended);
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_within_a_line_has_not_ended() {
+    for pause in [false, true] {
+        let mut script = vec![Says::Text(ONE), Says::HalfOf(ONE)];
+        if pause {
+            script.insert(1, Says::Pauses);
+        }
+        let mut client = ScriptedClient::default();
+        let mut relay = relay(script);
+        assert_eq!(run(&mut relay, &mut client).await, (Ended::Failed(Failure::Garbled), vec![1]), "{pause}");
+        assert_eq!(client.written.concat(), ONE.as_bytes());
+        assert!(!client.ended && !relay.is_ended(), "the client took it for whole");
+    }
 }
 
 #[tokio::test]

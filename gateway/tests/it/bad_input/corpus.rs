@@ -194,8 +194,7 @@ impl Corpus {
         let smuggled = "GET /smuggled@ HTTP/1.1\r\nHost: api.chutes.localhost\r\n\r\n";
         let empty =
             "the framework reads no digits as 0 and the rest as trailers; chunks are framed anew behind the edge";
-        let body = format!("\r\nhello\r\n0\r\n\r\n{}", smuggled.replace("smuggled", "next"));
-        self.lax(empty, "chunk without a size", 2, post(&body));
+        self.lax(empty, "chunk without a size", 1, post(&format!("\r\nhello\r\n0\r\n\r\n{smuggled}")));
         for size in ["g", "-5", "+5", "0x5", " 5", "5\n", "FFFFFFFFFFFFFFFFF", "5,5"] {
             self.add(
                 &format!("chunk of {size:?}"),

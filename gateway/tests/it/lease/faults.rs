@@ -1,5 +1,6 @@
 //! What gateways let in when Redis is away, empty, or answers with errors.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use gateway::refusal::Refusal;
@@ -8,6 +9,7 @@ use protocol::keys::Key;
 use protocol::principal::{Bucket, FundsEntry, UserEntry};
 
 use super::{Sharer, chute, let_in, limited};
+use crate::freezing_proxy::FreezingProxy;
 use crate::who::{Who, eventually, user};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,4 +144,34 @@ async fn a_redis_that_is_silent_or_busy_counts_as_away_until_it_is_not() {
     .await;
     endless.await.unwrap();
     sharer.shares().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_in_the_middle_of_many_questions_leaves_no_limit_unasked() {
+    let who = Who::start().await;
+    let proxy = FreezingProxy::start(SocketAddr::from(([127, 0, 0, 1], who.redis.port()))).await;
+    let through = format!("redis://127.0.0.1:{}/", proxy.port());
+    let one = Sharer::start(&who, &through, WriterId::random()).await;
+    let other = Sharer::start(&who, &who.redis.url(), WriterId::random()).await;
+    eventually("they know each other", async || one.metrics.limits.gateways.get() == 2).await;
+    let chute = chute();
+    let users: Vec<UserEntry> = (0..80).map(|_| limited(1_000_000, 20)).collect();
+    let mut permits = Vec::new();
+    for user in &users {
+        for _ in 0..10 {
+            permits.push(one.limits.take(user, &chute).await.unwrap());
+        }
+    }
+    // What is shared is asked for again and again, so many limits at a time that one question is this large.
+    proxy.break_at(4096);
+    eventually("the connection breaks", async || proxy.has_broken()).await;
+    drop(permits);
+    for user in &users {
+        let mut taken = Vec::new();
+        eventually("the other gateway gets the places", async || {
+            taken.extend(other.limits.take(user, &chute).await);
+            taken.len() == 15
+        })
+        .await;
+    }
 }

@@ -112,10 +112,10 @@ impl Truth {
             let excused = !attempt.admitted || attempt.may_vanish || harmed && detected;
             return if excused { Ok(()) } else { Err("an attempt is missing") };
         };
+        // Within one write of what the client has.
+        let near = (attempt.got..=attempt.got + 1).contains(&row.facts.ot);
         match (&attempt.told, row.outcome) {
             (None, Outcome::Lost) if !attempt.crashed && !harmed && attempt.admitted && !attempt.may_be_lost => {
-                let counted = row.facts.ot;
-                let near = (attempt.got..=attempt.got + 1).contains(&counted);
                 if near { Ok(()) } else { Err("a lost attempt is counted wrongly") }
             }
             (None, Outcome::Lost) | (Some(_), Outcome::Lost)
@@ -128,7 +128,8 @@ impl Truth {
             (Some(_), _) => Err("a row says something else than the gateway"),
             (None, _) if !attempt.admitted => Err("a refused attempt has a final"),
             // The process was killed while it wrote the final.
-            (None, _) => Ok(()),
+            (None, _) if near || attempt.crashed || harmed => Ok(()),
+            (None, _) => Err("an attempt whose end nobody was told of is counted wrongly"),
         }
     }
 }
