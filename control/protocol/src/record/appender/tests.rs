@@ -54,12 +54,17 @@ fn a_frame_fills_a_segment_to_its_end() {
     encode_opened(0, &mut opened);
     // Frames that say their own length, as `flush` reads it.
     let frames = usize::try_from(SIZE).unwrap() / opened.len() - 1;
-    for _ in 0..frames {
-        appender.push(|out| Ok(out.extend(&opened))).unwrap();
-    }
+    let push = |appender: &mut Appender<SimulatedDisk>| {
+        let frame = |out: &mut Vec<u8>| {
+            out.extend(&opened);
+            Ok(())
+        };
+        appender.push(frame).unwrap();
+    };
+    (0..frames).for_each(|_| push(&mut appender));
     appender.flush(&mut book).unwrap();
     assert_eq!((appender.position().segment, appender.spares()), (1, 1));
-    appender.push(|out| Ok(out.extend(&opened))).unwrap();
+    push(&mut appender);
     appender.flush(&mut book).unwrap();
     assert_eq!((appender.position().segment, appender.spares()), (2, 0));
     assert_eq!(appender.position().offset, 2 * opened.len() as u64);
