@@ -7,10 +7,10 @@ const SIZE: u64 = 64 * 1024;
 /// What a segment holds beside the frame that opens it.
 const ROOM: u64 = SIZE - OVERHEAD as u64;
 
-/// An appender with so many segments in reserve.
-fn with_reserve(spares: u64) -> Appender<SimulatedDisk> {
+/// An appender with so many segments of this size in reserve.
+fn with_reserve(spares: u64, size: u64) -> Appender<SimulatedDisk> {
     let disk = sound();
-    let spares = (1..=spares).map(|number| Segment::create(&disk, number, SIZE).unwrap()).collect();
+    let spares = (1..=spares).map(|number| Segment::create(&disk, number, size).unwrap()).collect();
     Appender::new(disk, spares, 9, 0)
 }
 
@@ -23,7 +23,7 @@ fn bytes(size: usize) -> impl FnOnce(&mut Vec<u8>) -> Result<(), TooLarge> {
 
 #[test]
 fn what_surely_fits_leaves_out_what_no_frame_may_fill_at_the_end_of_a_segment() {
-    let mut appender = with_reserve(2);
+    let mut appender = with_reserve(2, SIZE);
     assert_eq!(appender.room_after(0), Some(2 * (ROOM - LARGEST)));
     assert_eq!(appender.room_after(100), Some(2 * (ROOM - LARGEST) - 100));
     assert_eq!(appender.room_after(2 * ROOM), None);
@@ -36,7 +36,7 @@ fn what_surely_fits_leaves_out_what_no_frame_may_fill_at_the_end_of_a_segment() 
 
 #[test]
 fn the_last_frame_is_taken_back_if_it_was_not_written() {
-    let mut appender = with_reserve(1);
+    let mut appender = with_reserve(1, SIZE);
     assert_eq!(appender.push(bytes(10)).unwrap(), 10);
     assert_eq!(appender.push(bytes(20)).unwrap(), 20);
     assert!(appender.waits());
@@ -48,12 +48,11 @@ fn the_last_frame_is_taken_back_if_it_was_not_written() {
 
 #[test]
 fn a_frame_fills_a_segment_to_its_end() {
-    let mut appender = with_reserve(2);
+    // Eight frames of the kind that opens it.
+    let mut appender = with_reserve(2, 8 * OVERHEAD as u64);
     let mut book = Book::default();
     let mut opened = Vec::new();
     encode_opened(0, &mut opened);
-    // Frames that say their own length, as `flush` reads it.
-    let frames = usize::try_from(SIZE).unwrap() / opened.len() - 1;
     let push = |appender: &mut Appender<SimulatedDisk>| {
         let frame = |out: &mut Vec<u8>| {
             out.extend(&opened);
@@ -61,7 +60,7 @@ fn a_frame_fills_a_segment_to_its_end() {
         };
         appender.push(frame).unwrap();
     };
-    (0..frames).for_each(|_| push(&mut appender));
+    (0..7).for_each(|_| push(&mut appender));
     appender.flush(&mut book).unwrap();
     assert_eq!((appender.position().segment, appender.spares()), (1, 1));
     push(&mut appender);
@@ -72,6 +71,6 @@ fn a_frame_fills_a_segment_to_its_end() {
 
 #[test]
 fn numbers_go_up() {
-    let mut appender = with_reserve(0);
+    let mut appender = with_reserve(0, SIZE);
     assert_eq!([appender.number(), appender.number(), appender.number()], [9, 10, 11]);
 }

@@ -130,20 +130,21 @@ fn the_largest_admission_leaves_its_final_room_in_a_frame() {
 fn no_call_is_admitted_while_too_much_waits_to_become_durable() {
     let disk = sound();
     let log = Log::create(Appender::new(disk.clone(), VecDeque::new(), 1, 0), 64 << 20, 1).unwrap();
-    let mut admission = sample::admission(0);
-    admission.function = "f".repeat(6000);
-    let mut admitted = 0_usize;
-    let refused = loop {
-        match log.admit(&admission) {
-            Ok(_) => admitted += 1,
-            Err(refused) => break refused,
-        }
+    let mut large = sample::admission(0);
+    large.function = "f".repeat(250_000);
+    let write = |frames: usize| {
+        (0..frames).for_each(|_| {
+            log.state().appender.push(|out| frame::encode_admitted(&large, out)).unwrap();
+        });
     };
-    assert!(matches!(refused, LogUnwritable::Full), "{refused}");
-    assert!((MAX_UNSYNCED / 7000..=MAX_UNSYNCED / 6000).contains(&admitted), "{admitted} calls");
+    write(MAX_UNSYNCED / 260_000);
+    log.admit(&sample::admission(0)).unwrap();
+    write(8);
+    assert!(log.state().appender.unsynced() > MAX_UNSYNCED);
+    assert!(matches!(log.admit(&sample::admission(0)), Err(LogUnwritable::Full)));
     assert!(!log.writable());
     log.sync().unwrap();
-    log.admit(&admission).unwrap();
+    log.admit(&sample::admission(0)).unwrap();
 }
 
 #[test]
