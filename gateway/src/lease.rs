@@ -195,4 +195,9 @@ impl Subject {
 }
 
 #[cfg(test)]
+#[cfg(test)]
 mod interleavings;
+#[cfg(test)]
+pub(crate) mod stand_in;
+#[cfg(test)]
+mod tests;

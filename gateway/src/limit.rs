@@ -233,10 +233,7 @@ impl Use {
             }
             Verdict::Full | Verdict::Unknown => {
                 self.rate.missed(now);
-                return Err(Refusal::RateLimited {
-                    whose,
-                    standing: Standing { remaining: 0, ..self.standing(moment) },
-                });
+                return Err(Refusal::RateLimited { whose, standing: self.standing(moment) });
             }
         }
         let now = moment.with(self.allowance.at_once());

@@ -287,3 +287,6 @@ impl<T> Store<T> {
         Self { cache: Cache::new(capacity), flights: Mutex::default() }
     }
 }
+
+#[cfg(test)]
+mod stand_in;

@@ -108,6 +108,15 @@ fn a_malformed_host_is_refused() {
 }
 
 #[test]
+fn the_longest_name_that_dns_allows_is_a_host() {
+    let name = format!("{}ab", "a.".repeat(125));
+    assert_eq!(name.len(), 252);
+    for (name, good) in [(format!("{name}b"), true), (format!("{name}b."), true), (format!("{name}bb"), false)] {
+        assert_eq!(target(None, &name).is_ok(), good, "{} bytes", name.len());
+    }
+}
+
+#[test]
 fn a_request_names_exactly_one_host() {
     let hosts = Hosts::new("chutes.localhost");
     let path = Uri::from_static("/");
@@ -220,6 +229,7 @@ fn a_query_is_decoded_and_the_last_of_a_name_counts() {
     assert!(matches!(query::parameters("a=%FF"), Err(Refusal::BadRequest(_))));
     let many: String = (0..257).map(|number| format!("p{number}=&")).collect();
     assert!(matches!(query::parameters(&many), Err(Refusal::BadRequest(_))));
+    assert_eq!(query::parameters(many.trim_start_matches("p0=&")).unwrap().len(), 256);
     assert!(query::asks_for_stream(&read("stream=true")));
     assert!(!query::asks_for_stream(&read("stream=false&x=true")));
 }

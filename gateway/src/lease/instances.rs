@@ -143,3 +143,6 @@ impl Book for Instances {
 fn terms(concurrency: u32) -> Terms {
     Terms { limit: concurrency.into(), linger: Duration::ZERO, recheck: RECHECK, ready: 1, shared: true }
 }
+
+#[cfg(test)]
+mod tests;

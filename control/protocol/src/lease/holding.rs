@@ -114,11 +114,11 @@ impl Holding {
         if self.asking || now.redis == Redis::Away {
             return false;
         }
-        let ready = self.ready(now);
         let age = self.answered.map(|answered| now.time.saturating_sub(answered.at));
-        let too_few = ready > 0 && self.free < ready.div_ceil(2);
-        let too_many = self.free > ready.saturating_mul(2);
-        let refused = self.free == 0 && self.was_missed(now) && age.is_some_and(|age| age >= now.terms.recheck / 2);
+        let too_few = self.free < self.to_be_had(now).div_ceil(2);
+        let too_many = self.free > self.ready(now).saturating_mul(2);
+        // Not at each refusal: "none is left" was said a moment ago.
+        let refused = self.free == 0 && self.was_missed(now) && age.is_none_or(|age| age >= now.terms.recheck / 2);
         let is_shared = self.free > 0 && now.gateways > 1;
         let old = age.is_some_and(|age| age >= REFRESH && is_shared || age >= RENEW && used > 0);
         let off = self.claimed != used + self.free;
@@ -201,10 +201,15 @@ impl Holding {
         self.free
     }
 
-    /// Slots to keep ready, by what is wanted and by what was left.
+    /// Slots to keep ready: those for which there is demand, and one for a call that found none.
     fn ready(&self, now: Now) -> u64 {
+        self.to_be_had(now).max(u64::from(self.was_missed(now)))
+    }
+
+    /// Slots that are wanted, as far as what was left allows.
+    fn to_be_had(&self, now: Now) -> u64 {
         let most = self.answered.map_or(0, |answered| (answered.left + self.free) / parts(now.gateways));
-        self.demand.wanted(now).min(most).max(u64::from(self.was_missed(now)))
+        self.demand.wanted(now).min(most)
     }
 
     fn was_missed(&self, now: Now) -> bool {
@@ -241,3 +246,6 @@ impl Demand {
         self.level(now.time.as_secs()).max(u64::from(recent)).saturating_mul(u64::from(now.terms.ready))
     }
 }
+
+#[cfg(test)]
+mod tests;

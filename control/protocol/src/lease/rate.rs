@@ -111,3 +111,6 @@ impl Rate {
         self.holding.give_back(over, now.redis);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,3 +137,35 @@ pub(super) fn millis(duration: std::time::Duration) -> u64 {
 fn number(value: u64) -> i64 {
     i64::try_from(value.min(LARGEST)).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_reads_the_clock_of_redis_unless_a_test_says_what_time_it_is() {
+        for (script, body) in [(beat as fn(Option<i64>) -> String, BEAT), (ask, ASK)] {
+            assert_eq!(script(None), format!("{NOW}{body}"));
+            assert_eq!(script(Some(7)), format!("local now = 7\n{body}"));
+        }
+    }
+
+    #[test]
+    fn arguments_stand_in_the_order_in_which_the_scripts_read_them() {
+        assert_eq!(beat_arguments(), [3_000, 7_200_000]);
+        let one = Ask { must: 1, need: 2, spare: 3, limit: 4, base: 5, next: Some(6), linger: 7 };
+        let other = Ask { must: u64::MAX, next: None, ..one };
+        let right = [9, 8, 3_000, 1_000, 600_000, 1, 2, 3, 4, 5, 6, 7, 1 << 50, 2, 3, 4, 5, -1, 7];
+        assert_eq!(ask_arguments(9, 4, &[one, other]), right);
+    }
+
+    #[test]
+    fn an_answer_is_read_only_if_it_is_whole() {
+        let (first, second) = (Answer { held: 3, left: -1, next: Some(0) }, Answer { held: 0, left: 5, next: None });
+        assert_eq!(answers(&[1, 3, -1, 0, 0, 5, -1]), Some((true, vec![first, second])));
+        assert_eq!(answers(&[0]), Some((false, vec![])));
+        for broken in [&[][..], &[1, 3], &[1, 3, 4], &[1, -3, 0, 0], &[1, 3, 0, 0, 1]] {
+            assert_eq!(answers(broken), None, "{broken:?}");
+        }
+    }
+}

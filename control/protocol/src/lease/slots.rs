@@ -83,3 +83,63 @@ impl Slots {
         self.used == 0 && self.holding.is_idle()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lease::{Redis, Terms};
+
+    /// Two calls at once.
+    fn now(redis: Redis) -> Now {
+        let recheck = Duration::from_millis(250);
+        let terms = Terms { limit: 2, linger: Duration::ZERO, recheck, ready: 1, shared: true };
+        Now { terms, time: Duration::ZERO, redis, gateways: 1 }
+    }
+
+    #[test]
+    fn a_call_uses_its_slot_until_it_ends() {
+        let mut slots = Slots::default();
+        slots.take(now(Redis::Away));
+        slots.take(now(Redis::Away));
+        assert_eq!((slots.used(), slots.test(now(Redis::Away))), (2, Verdict::Full));
+        slots.release(now(Redis::Away));
+        assert_eq!((slots.used(), slots.test(now(Redis::Away)), slots.holding().free()), (1, Verdict::Fits, 0));
+        slots.release(now(Redis::There));
+        assert_eq!((slots.used(), slots.holding().free()), (0, 1), "another call may have it");
+    }
+
+    #[test]
+    fn a_question_is_due_for_a_call_that_redis_does_not_know_and_again_if_it_was_not_answered() {
+        let there = now(Redis::There);
+        let mut slots = Slots::default();
+        slots.take(there);
+        assert!(slots.is_due(there));
+        assert!(!slots.is_due(there));
+        slots.unanswered();
+        assert!(slots.is_due(there));
+        let asked = slots.ask(1, there);
+        assert_eq!((asked.must, asked.need), (1, 1));
+        slots.answer(&asked, &Answer { held: 2, left: 0, next: None }, there);
+        assert!(!slots.is_due(there));
+        assert_eq!(slots.holding().free(), 1);
+    }
+
+    #[test]
+    fn it_is_idle_once_no_call_is_in_flight_and_nothing_is_held() {
+        let there = now(Redis::There);
+        let mut slots = Slots::default();
+        assert!(slots.is_idle());
+        slots.take(there);
+        assert!(!slots.is_idle());
+        let asked = slots.ask(0, there);
+        slots.answer(&asked, &Answer { held: 1, left: 1, next: None }, there);
+        slots.release(there);
+        assert!(!slots.is_idle(), "redis does not know yet that it is free");
+        slots.close();
+        let asked = slots.ask(0, there);
+        slots.answer(&asked, &Answer { held: 0, left: 2, next: None }, there);
+        assert!(slots.is_idle());
+    }
+}

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::record::appender::{Appender, LARGEST};
 use crate::record::book::{Book, Position};
 use crate::record::disk::{Disk, DiskFile};
-use crate::record::frame::{self, Entry, MAX_FRAME, OVERHEAD, Stop, TooLarge};
+use crate::record::frame::{self, Entry, OVERHEAD, Stop, TooLarge};
 use crate::record::recovery::Recovery;
 use crate::record::segment::{self, Segment};
 use crate::usage::{Record, Written};
@@ -193,42 +193,46 @@ fn read_segment<D: Disk, R: DeserializeOwned>(
     }
 }
 
-/// Writes the lost finals into the dead writer's own reserve, durably, and gives their end. What is not needed of
-/// the reserve is removed.
+/// Writes the lost finals, and gives their end. What is not needed of the dead writer's own reserve is removed.
 fn append<D: Disk>(
     lost: &[(u64, Record)],
     through: u64,
     mut appender: Appender<D>,
     book: &mut Book,
 ) -> Result<Option<Position>, Unadoptable> {
-    let mut needed = 0;
-    if !lost.is_empty() {
-        needed += appender.push(|out| {
-            frame::encode_skipped(through, out);
-            Ok(())
-        })?;
-    }
+    let end = if lost.is_empty() { None } else { Some(write(lost, through, &mut appender, book)?) };
+    appender.discard_spares().map_err(while_("removing the reserve"))?;
+    Ok(end)
+}
+
+/// Writes lost finals durably into the reserve, or into a segment of their own where it does not hold them.
+fn write<D: Disk>(
+    lost: &[(u64, Record)],
+    through: u64,
+    appender: &mut Appender<D>,
+    book: &mut Book,
+) -> Result<Position, Unadoptable> {
+    // With the frame that opens a segment.
+    let mut needed = OVERHEAD as u64;
+    needed += appender.push(|out| {
+        frame::encode_skipped(through, out);
+        Ok(())
+    })?;
     for (sequence, record) in lost {
         needed += appender.push(|out| frame::encode_final(*sequence, record, out))?;
     }
-    if needed > 0 && appender.room_after(0).is_none_or(|room| room < needed) {
-        let size = needed + (MAX_FRAME + OVERHEAD) as u64 + LARGEST;
+    if appender.room_after(0).is_none_or(|room| room < needed) {
         let number = appender.number();
-        let segment = Segment::create(appender.disk(), number, size);
+        let segment = Segment::create(appender.disk(), number, needed);
         appender.add(segment.map_err(while_("making room for lost records"))?);
     }
-    if !lost.is_empty() {
-        book.skip(through);
-    }
+    book.skip(through);
     appender.flush(book).map_err(while_("writing lost records"))?;
     for (sequence, record) in lost {
         book.noted(*sequence, record.completed_at);
     }
-    if needed > 0 {
-        appender.syncing().run().map_err(while_("making lost records durable"))?;
-    }
-    appender.discard_spares().map_err(while_("removing the reserve"))?;
-    Ok((!lost.is_empty()).then(|| appender.position()))
+    appender.syncing().run().map_err(while_("making lost records durable"))?;
+    Ok(appender.position())
 }
 
 /// Leaves the folder no larger than its entries, so that a process that dies again and again does not fill the disk.

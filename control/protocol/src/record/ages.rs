@@ -106,6 +106,38 @@ mod tests {
     }
 
     #[test]
+    fn an_older_sequence_or_none_changes_no_age() {
+        let mut ages = Ages::default();
+        ages.note(5, at(0));
+        for sequence in [0, 3, 5] {
+            ages.note(sequence, at(0));
+            ages.note(sequence, at(9));
+            assert_eq!((ages.oldest_above(4), ages.steps.len()), (Some(at(0)), 1), "after {sequence}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_a_quarter_of_a_second_long() {
+        let mut ages = Ages::default();
+        ages.note(1, at(0));
+        ages.note(2, at(0) + TimeDelta::milliseconds(249));
+        ages.note(3, at(0) + TimeDelta::milliseconds(250));
+        assert_eq!(ages.oldest_above(1), Some(at(0)));
+        assert_eq!(ages.oldest_above(2), Some(at(0) + TimeDelta::milliseconds(250)));
+    }
+
+    #[test]
+    fn more_steps_than_are_kept_become_half_as_many_of_twice_the_length() {
+        let mut ages = Ages::default();
+        for sequence in 1..=KEPT as u64 {
+            ages.note(sequence, at(sequence.cast_signed()));
+        }
+        assert_eq!((ages.steps.len(), ages.length), (KEPT, FINEST));
+        ages.note(KEPT as u64 + 1, at(KEPT as i64 + 1));
+        assert_eq!((ages.steps.len(), ages.length), (KEPT / 2 + 1, FINEST * 2));
+    }
+
+    #[test]
     fn a_long_outage_takes_bounded_memory_and_the_oldest_stays_as_old_as_it_is() {
         let mut ages = Ages::default();
         for sequence in 1..=1_000_000_u64 {

@@ -198,3 +198,6 @@ impl<D: Disk> Appender<D> {
         self.spares.drain(..).try_for_each(|spare| self.disk.remove(spare.number()))
     }
 }
+
+#[cfg(test)]
+mod tests;

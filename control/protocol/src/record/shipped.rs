@@ -90,3 +90,6 @@ impl<D: Disk> Shipped<D> {
         if confirms(self.shipment.mark(), beat) { Farewell::Heard } else { Farewell::Said }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -263,3 +263,6 @@ impl<D: Disk> Shipper<D> {
         (!entries.is_empty()).then_some(entries)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,12 +32,14 @@ impl Slot {
     #[must_use]
     pub fn encode(&self) -> [u8; SIZE] {
         let counters = &self.counters;
-        let flag = |bit: u8, set: bool| if set { bit } else { 0 };
+        let flags = [
+            (DELIVERED, counters.delivered),
+            (PROMPT, counters.prompt.is_some()),
+            (COMPLETION, counters.completion.is_some()),
+            (FIRST, counters.first_chunk_micros.is_some()),
+        ];
         let mut bytes = [0; SIZE];
-        bytes[4] = flag(DELIVERED, counters.delivered)
-            | flag(PROMPT, counters.prompt.is_some())
-            | flag(COMPLETION, counters.completion.is_some())
-            | flag(FIRST, counters.first_chunk_micros.is_some());
+        bytes[4] = flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum();
         bytes[8..24].copy_from_slice(self.invocation.0.as_bytes());
         let numbers = [
             self.updated_at.timestamp_micros().cast_unsigned(),

@@ -1,11 +1,10 @@
 //! Tests of `quota`.
 
-use clap::Parser;
 use proptest::prelude::*;
 use protocol::lease::claims::Claims;
 
 use super::*;
-use crate::config::Config;
+use crate::lease::stand_in::StandIn;
 use crate::metrics::Metrics;
 
 fn user(quotas: &[(Bucket, u64)]) -> UserEntry {
@@ -34,28 +33,9 @@ struct Table {
 
 impl Table {
     fn new() -> Self {
-        // Another test of this process may have installed it before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let zeros = "00".repeat(32);
-        let config = Config::parse_from([
-            "gateway",
-            "--domain=chutes.localhost",
-            "--certificates=/none",
-            "--log-folder=/none",
-            "--redis-url=redis://127.0.0.1:9/?protocol=resp3",
-            "--api-upstream=127.0.0.1:9",
-            "--control-url=http://127.0.0.1:9",
-            "--internal-credential=internal",
-            "--directory-key",
-            &zeros,
-            "--call-key-seed",
-            &zeros,
-            "--session-public-key",
-            &zeros,
-        ]);
         let metrics = Arc::new(Metrics::new().unwrap());
         let (leases, _) = Leases::new(Duration::from_secs(1), Arc::clone(&metrics));
-        let quota = Quota::new(Principals::new(&config, metrics).unwrap(), leases, WriterId::random());
+        let quota = Quota::new(Principals::alone(metrics), leases, WriterId::random());
         let mut claims = Claims::default();
         claims.beat(quota.writer, 0);
         Self { quota, claims, sequence: 0 }
@@ -176,6 +156,238 @@ fn what_is_over_is_forgotten() {
     accounts.iter_mut().for_each(|mut account| account.holding = Holding::default());
     sweep(&accounts, noon() + TimeDelta::minutes(61));
     assert_eq!(accounts.len(), 0);
+}
+
+/// The allowances of a gateway with a Redis.
+fn shared(stand_in: &StandIn) -> Quota {
+    Quota::new(Principals::alone(Arc::clone(&stand_in.metrics)), Arc::clone(&stand_in.leases), WriterId::random())
+}
+
+/// One call at noon.
+async fn hold(
+    stand_in: &mut StandIn,
+    quota: &Quota,
+    user: &UserEntry,
+    chute: ChuteId,
+    funds: Option<&FundsEntry>,
+) -> Result<QuotaHold, Refusal> {
+    let mut patience = stand_in.leases.patience();
+    stand_in.serve(quota, quota.hold(user, chute, funds, noon(), &mut patience)).await
+}
+
+fn balance(balance: i128) -> FundsEntry {
+    funds(balance, noon().date_naive(), &[], &[])
+}
+
+#[tokio::test]
+async fn an_allowance_is_used_first_and_then_a_balance_and_without_one_the_call_is_refused() {
+    let mut stand_in = StandIn::new();
+    let (quota, chute) = (shared(&stand_in), ChuteId::random());
+    for (pico, pays) in [(1, true), (0, false), (-1, false)] {
+        let (user, funds) = (user(&[(Bucket::Default, 1)]), balance(pico));
+        let free = hold(&mut stand_in, &quota, &user, chute, Some(&funds)).await.unwrap();
+        assert!(free.is_slot);
+        let second = hold(&mut stand_in, &quota, &user, chute, Some(&funds)).await;
+        assert_eq!(second.as_ref().is_ok_and(|hold| !hold.is_slot), pays, "{pico} pico-dollars");
+        if let Err(refused) = second {
+            let resets_at = next_midnight(noon());
+            assert_eq!(refused, Refusal::QuotaExceeded { quota: 1, whose: Whose::User, resets_at, now: noon() });
+        }
+    }
+    let stranger = user(&[(Bucket::Default, 0)]);
+    assert!(hold(&mut stand_in, &quota, &stranger, chute, None).await.is_err(), "no entry is no balance");
+}
+
+#[tokio::test]
+async fn a_refusal_says_whether_it_is_the_chutes_own_allowance() {
+    let mut stand_in = StandIn::new();
+    let (quota, chute) = (shared(&stand_in), ChuteId::random());
+    let user = user(&[(Bucket::Default, 5), (Bucket::Chute(chute), 0)]);
+    let refused = hold(&mut stand_in, &quota, &user, chute, None).await.err().unwrap();
+    assert!(matches!(refused, Refusal::QuotaExceeded { quota: 0, whose: Whose::Chute, .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_other_gateways_let_in_is_not_free_here() {
+    let mut stand_in = StandIn::new();
+    let (quota, user, chute) = (shared(&stand_in), user(&[(Bucket::Default, 3)]), ChuteId::random());
+    stand_in.held_elsewhere(&Subject::Quota(user.id, Bucket::Default, noon().date_naive()), 2);
+    let _held = hold(&mut stand_in, &quota, &user, chute, None).await.unwrap();
+    assert!(hold(&mut stand_in, &quota, &user, chute, None).await.is_err());
+}
+
+#[tokio::test]
+async fn a_balance_pays_for_nothing_while_redis_has_not_settled() {
+    let mut stand_in = StandIn::new();
+    let (quota, user, chute) = (shared(&stand_in), user(&[(Bucket::Default, 0)]), ChuteId::random());
+    let rich = balance(1_000_000);
+    let mut patience = stand_in.leases.patience();
+    stand_in.settle(false);
+    let call = quota.hold(&user, chute, Some(&rich), noon(), &mut patience);
+    // The call runs first, and waits.
+    let (held, ()) = tokio::join!(biased; call, async {
+        assert_eq!(quota.accounts.iter().map(|account| account.in_flight).sum::<u64>(), 0, "nothing is paid for yet");
+        stand_in.settle(true);
+    });
+    assert!(held.is_ok());
+    assert!(hold(&mut stand_in, &quota, &user, chute, Some(&rich)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_call_whose_question_nobody_takes_is_turned_away() {
+    let StandIn { leases, metrics, .. } = StandIn::new();
+    let quota = Quota::new(Principals::alone(metrics), Arc::clone(&leases), WriterId::random());
+    let user = user(&[(Bucket::Default, 5)]);
+    let refused = quota.hold(&user, ChuteId::random(), None, noon(), &mut leases.patience()).await.err().unwrap();
+    assert!(matches!(refused, Refusal::NotReady(_)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn only_accounts_that_pay_otherwise_have_no_allowance() {
+    let stand_in = StandIn::new();
+    let quota = shared(&stand_in);
+    for (permissions, exempt) in [
+        (permission::FREE_ACCOUNT, true),
+        (permission::INVOICE_BILLING, true),
+        (permission::UNLIMITED, false),
+        (!EXEMPT, false),
+        (0, false),
+    ] {
+        let user = UserEntry { permissions, ..user(&[(Bucket::Default, 5)]) };
+        let checked = quota.check(&user, ChuteId::random(), noon()).await;
+        // Everybody else is looked up, which fails here.
+        assert_eq!(checked.is_ok_and(|hold| hold.is_none()), exempt, "{permissions:b}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_checked_against_the_funds_that_are_known() {
+    let mut stand_in = StandIn::new();
+    let quota = shared(&stand_in);
+    let (poor, rich) = (user(&[(Bucket::Default, 0)]), user(&[(Bucket::Default, 0)]));
+    for (user, balance) in [(&poor, 0), (&rich, 1)] {
+        quota.principals.learn(&protocol::keys::Key::funds(user.id), Some(self::balance(balance)));
+    }
+    let refused = stand_in.serve(&quota, quota.check(&poor, ChuteId::random(), noon())).await;
+    assert!(matches!(refused.err(), Some(Refusal::QuotaExceeded { .. })));
+    let held = stand_in.serve(&quota, quota.check(&rich, ChuteId::random(), noon())).await.unwrap();
+    assert!(held.is_some());
+    let count = |way| stand_in.metrics.limits.decisions.with_label_values(&["quota", way]).get();
+    assert_eq!(count("asked") + count("local"), 2);
+}
+
+#[test]
+fn what_control_counted_on_another_day_says_nothing_and_marks_of_other_writers_neither() {
+    let (writer, day) = (WriterId::random(), noon().date_naive());
+    let key = AccountKey { user: UserId::random(), bucket: Bucket::Default, day };
+    let recounted = |funds: Option<FundsEntry>| {
+        let mut account = Account::new(noon());
+        account.delivered.extend([7, 8, 9]);
+        account.in_flight = 10;
+        account.recount(key, writer, funds.as_ref());
+        (account.counted, account.used())
+    };
+    let used = [(Bucket::Default, 2)];
+    assert_eq!(recounted(None), (0, 13));
+    assert_eq!(recounted(Some(funds(0, day, &used, &[(writer, 8)]))), (2, 11));
+    assert_eq!(recounted(Some(funds(0, day, &used, &[(writer, u64::MAX)]))), (2, 13), "no log has so many");
+    assert_eq!(recounted(Some(funds(0, day, &used, &[(WriterId::random(), 8)]))), (2, 13));
+    assert_eq!(recounted(Some(funds(0, day + Days::new(1), &used, &[(writer, 8)]))), (0, 13));
+}
+
+#[test]
+fn of_more_calls_than_the_allowance_has_the_newest_are_remembered() {
+    let mut table = Table::new();
+    let (user, chute) = (user(&[(Bucket::Default, 3)]), ChuteId::random());
+    let remembered = |table: &Table| table.quota.accounts.iter().next().unwrap().delivered.clone();
+    let holds: Vec<_> = (0..3).map(|_| table.hold(&user, chute, None, noon()).unwrap()).collect();
+    for (sequence, hold) in (11..).zip(holds) {
+        hold.counted(sequence);
+    }
+    assert_eq!(remembered(&table), [11, 12, 13].into());
+    let key = AccountKey { user: user.id, bucket: Bucket::Default, day: noon().date_naive() };
+    let (accounts, leases) = (Arc::clone(&table.quota.accounts), Arc::clone(&table.quota.leases));
+    table.quota.pay(key);
+    QuotaHold { accounts, leases, key, is_slot: false }.counted(14);
+    assert_eq!(remembered(&table), [12, 13, 14].into());
+    assert_eq!(table.quota.accounts.iter().next().unwrap().in_flight, 0);
+}
+
+#[tokio::test]
+async fn a_place_comes_back_when_its_call_fails_and_is_used_up_when_it_was_delivered() {
+    let mut stand_in = StandIn::new();
+    let (quota, user, chute) = (shared(&stand_in), user(&[(Bucket::Default, 1)]), ChuteId::random());
+    for _ in 0..5 {
+        drop(hold(&mut stand_in, &quota, &user, chute, None).await.unwrap());
+    }
+    let delivered = hold(&mut stand_in, &quota, &user, chute, None).await.unwrap();
+    assert_eq!(delivered.bucket(), Bucket::Default);
+    delivered.counted(7);
+    assert!(hold(&mut stand_in, &quota, &user, chute, None).await.is_err());
+}
+
+#[tokio::test]
+async fn a_call_that_was_paid_for_gives_no_place_back() {
+    let mut stand_in = StandIn::new();
+    let (quota, user, chute) = (shared(&stand_in), user(&[(Bucket::Default, 0)]), ChuteId::random());
+    let rich = balance(9);
+    for _ in 0..3 {
+        drop(hold(&mut stand_in, &quota, &user, chute, Some(&rich)).await.unwrap());
+    }
+    let account = quota.accounts.iter().next().unwrap();
+    assert_eq!((account.in_flight, account.holding.free()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_used_and_ready_is_surveyed_and_given_up_at_the_end() {
+    let mut stand_in = StandIn::new();
+    let (quota, user, chute) = (shared(&stand_in), user(&[(Bucket::Default, 50)]), ChuteId::random());
+    let subject = Subject::Quota(user.id, Bucket::Default, noon().date_naive());
+    let first = hold(&mut stand_in, &quota, &user, chute, None).await.unwrap();
+    let second = hold(&mut stand_in, &quota, &user, chute, None).await.unwrap();
+    stand_in.answer(&quota);
+    let survey = |all| {
+        let mut survey = Survey::default();
+        quota.survey(all, stand_in.leases.moment(), &mut survey);
+        survey
+    };
+    let found = survey(true);
+    assert_eq!((found.due, found.used, found.ready), (vec![subject], 2, 48));
+    assert!(survey(false).due.is_empty());
+    drop((first, second));
+    assert_eq!((survey(true).used, survey(true).ready), (0, 50));
+    quota.lapse();
+    assert_eq!(survey(true).ready, 0);
+    quota.accounts.iter_mut().for_each(|mut account| account.holding.give_back(9, Redis::There));
+    quota.close();
+    let found = survey(true);
+    assert_eq!((found.due, found.ready), (vec![subject], 0), "redis does not know it yet");
+}
+
+#[tokio::test]
+async fn a_question_is_due_again_if_it_found_no_room_or_no_answer() {
+    let mut stand_in = StandIn::new();
+    let (quota, user, chute) = (shared(&stand_in), user(&[(Bucket::Default, 50)]), ChuteId::random());
+    let subject = Subject::Quota(user.id, Bucket::Default, noon().date_naive());
+    let held = hold(&mut stand_in, &quota, &user, chute, None).await.unwrap();
+    stand_in.answer(&quota);
+    quota.lapse();
+    while stand_in.leases.nudge(Subject::Instance(protocol::ids::InstanceId::random())) {}
+    drop(held);
+    stand_in.answer(&quota);
+    let due = || {
+        let mut survey = Survey::default();
+        quota.survey(false, stand_in.leases.moment(), &mut survey);
+        survey.due
+    };
+    assert_eq!(due(), [subject]);
+    assert!(due().is_empty(), "it is on its way");
+    let asked = quota.ask(&subject, 0, stand_in.leases.moment()).unwrap();
+    quota.answer(&subject, &asked, None, stand_in.leases.moment());
+    assert_eq!(due(), [subject]);
+    for other in [Subject::Rate(user.id, None), Subject::AtOnce(user.id, None)] {
+        assert!(quota.ask(&other, 0, stand_in.leases.moment()).is_none());
+    }
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use super::*;
 use crate::ids::WriterId;
 use crate::record::reader::Stored;
 use crate::record::sample::{admission, record};
-use crate::record::simulator::disk::{SimulatedDisk, sound};
+use crate::record::simulator::disk::{SimulatedDisk, failing, sound};
 use crate::usage::{self, Admission};
 
 /// The sequences of a log's second life begin here.
@@ -15,8 +15,13 @@ const SECOND: u64 = 1 << 32;
 /// A dead writer with segments of the given admissions; none is a segment of zeros.
 fn dead(segments: &[Option<Admission>]) -> SimulatedDisk {
     let disk = sound();
+    fill(&disk, segments);
+    disk
+}
+
+fn fill(disk: &SimulatedDisk, segments: &[Option<Admission>]) {
     for (number, admission) in (1..).zip(segments) {
-        let mut segment = Segment::create(&disk, number, 64 * 1024).unwrap();
+        let mut segment = Segment::create(disk, number, 64 * 1024).unwrap();
         let mut bytes = Vec::new();
         if let Some(admission) = admission {
             frame::encode_opened(0, &mut bytes);
@@ -24,7 +29,6 @@ fn dead(segments: &[Option<Admission>]) -> SimulatedDisk {
         }
         segment.append(&bytes).unwrap();
     }
-    disk
 }
 
 /// Everything that is shipped of an adopted log.
@@ -66,6 +70,65 @@ fn without_a_reserve_room_is_made() {
     let disk = dead(&admissions);
     let adopted = adopt(&disk).unwrap();
     assert_eq!(finals(&disk, adopted), (SECOND..SECOND + 40).collect::<Vec<_>>());
+}
+
+#[test]
+fn with_a_reserve_a_log_is_adopted_although_the_disk_is_full() {
+    let disk = failing("disk: full");
+    fill(&disk, &[Some(admission(0)), None]);
+    disk.weather.calm.set(false);
+    let adopted = adopt(&disk).unwrap();
+    assert_eq!((adopted.lost.len(), disk.numbers().unwrap()), (1, vec![1, 2]));
+    let without = failing("disk: full");
+    fill(&without, &[Some(admission(0))]);
+    without.weather.calm.set(false);
+    assert!(matches!(adopt(&without), Err(Unadoptable::Disk { doing: "making room for lost records", .. })));
+}
+
+#[test]
+fn room_that_is_made_is_behind_everything_written() {
+    let disk = sound();
+    let mut segment = Segment::create(&disk, 1, 64 * 1024).unwrap();
+    let mut bytes = Vec::new();
+    frame::encode_opened(0, &mut bytes);
+    frame::encode_admitted(&admission(0), &mut bytes).unwrap();
+    frame::encode_final(1, &record(admission(1)), &mut bytes).unwrap();
+    segment.append(&bytes).unwrap();
+    for _ in 0..2 {
+        let adopted = adopt(&disk).unwrap();
+        assert_eq!(finals(&disk, adopted), [1, SECOND]);
+        assert_eq!(disk.numbers().unwrap(), [1, 2]);
+    }
+}
+
+#[test]
+fn a_reserve_that_nothing_is_lost_for_is_removed_and_no_room_is_left_behind() {
+    let disk = dead(&[None, None]);
+    let adopted = adopt(&disk).unwrap();
+    assert!(adopted.lost.is_empty() && adopted.book.is_empty());
+    assert!(disk.numbers().unwrap().is_empty());
+    let disk = dead(&[Some(admission(0)), None, None]);
+    adopt(&disk).unwrap();
+    for number in disk.numbers().unwrap() {
+        let end = segment::read::<_, Record>(&disk, number, 0, u64::MAX).unwrap().written.unwrap();
+        assert_eq!(disk.open(number).unwrap().1, end, "segment {number}");
+    }
+}
+
+#[test]
+fn what_is_missing_where_it_belongs_is_known() {
+    let opened = |after| Entry::Opened { after };
+    let finished = |sequence| Entry::Final { sequence, record: Box::new(record(admission(0))) };
+    let missing = |entries: Vec<Entry>| {
+        let mut order = Order::default();
+        entries.iter().for_each(|entry| order.read(entry));
+        order.missing
+    };
+    assert_eq!(missing(vec![opened(4), finished(5), finished(6), opened(6), finished(7)]), []);
+    assert_eq!(missing(vec![opened(0), finished(2), finished(5)]), [1..=1, 3..=4]);
+    assert_eq!(missing(vec![opened(0), finished(1), opened(3), finished(4)]), [2..=3], "a segment began behind them");
+    assert_eq!(missing(vec![opened(0), Entry::Skipped { through: 9 }, finished(10)]), []);
+    assert_eq!(missing(vec![opened(0), finished(1), finished(2), opened(0), finished(1)]), [], "written again");
 }
 
 #[test]

@@ -99,3 +99,12 @@ fn the_first_final_of_an_attempt_stands_and_a_different_one_is_counted() {
     let (finals, contradictions) = batch.first_finals();
     assert_eq!((finals.len(), finals[0].sequence, contradictions), (1, 4, 1));
 }
+
+#[test]
+fn an_entry_that_cannot_be_stored_is_put_aside_alone_with_the_reason() {
+    let batch = Batch::rejecting(&entry("7-1", &attempt(4, 2.0)), "no such chute");
+    let [reject] = &batch.rejects[..] else { panic!("one is put aside") };
+    assert_eq!((reject.writer, reject.sequence), (Some(writer()), Some(4)));
+    assert_eq!(batch.sequences(), BTreeMap::from([(writer(), vec![4..=4])]), "its sequence is dealt with");
+    assert!(batch.finals.is_empty() && batch.beats.is_empty() && batch.gaps.is_empty());
+}

@@ -51,6 +51,7 @@ fn a_segment_goes_when_it_is_confirmed_ended_and_old() {
     assert_eq!(book.deletable(2, at(100)), None, "the segment being written");
     assert!(book.close());
     assert_eq!(book.deletable(2, at(100)), Some(2));
+    assert!(!book.is_empty());
     book.forget(2);
     assert!(book.is_empty());
     assert_eq!((book.first(), book.last()), (3, 2));
@@ -105,6 +106,8 @@ fn sequences_that_were_skipped_are_not_unconfirmed() {
     let mut book = Book::default();
     book.opened(1, 0);
     book.noted(10, at(0));
+    book.skip(10);
+    assert!(book.skipped.is_empty(), "nothing lies between");
     book.skip(99);
     book.noted(101, at(0));
     assert_eq!([book.unconfirmed(0), book.unconfirmed(10), book.unconfirmed(50), book.unconfirmed(99)], [12, 2, 2, 2]);

@@ -27,6 +27,29 @@ fn an_hour_waits_for_each_live_writer() {
     }
 }
 
+#[test]
+fn an_hour_ends_at_the_next_full_one() {
+    for (minute, end) in [(0, 60), (59, 60), (60, 120), (-1, 0)] {
+        assert_eq!(end_of(at(minute)), at(end), "minute {minute}");
+    }
+}
+
+#[test]
+fn a_row_goes_into_the_file_of_its_own_hour_or_of_the_oldest_open_one() {
+    let day = 24 * 60;
+    for (completed, oldest_open, now, end) in [
+        (30, 60, 40, 60),
+        (30, 0, 40, 60),
+        (30, 180, 200, 180),
+        (90, 60, 100, 120),
+        (day + 29, 60, 30, day + 60),
+        (9 * day, 60, 30, day + 60),
+    ] {
+        let found = end_for_row(at(completed), at(oldest_open), at(now));
+        assert_eq!(found, at(end), "ended at {completed}, {oldest_open} open, now {now}");
+    }
+}
+
 proptest! {
     #[test]
     fn an_hour_that_may_close_stays_so_as_clocks_advance(

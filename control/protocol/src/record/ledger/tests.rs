@@ -62,3 +62,17 @@ fn only_what_the_mark_covers_is_known_to_be_stored() {
     let stored: Vec<_> = marked(&read.first_finals().0, &known).iter().map(|entry| entry.sequence).collect();
     assert_eq!(stored, [2]);
 }
+
+#[test]
+fn a_writer_is_closed_once_everything_before_its_farewell_is_stored_and_its_clock_never_goes_back() {
+    let start = admission(0).started_at;
+    let later = start + chrono::TimeDelta::seconds(5);
+    let beat = |clock, sequence, closed| Beat { clock, sequence, closed };
+    let mut writer = LogWriter { mark: 2, ..LogWriter::new(start) };
+    writer.hear(&beat(later, 3, true));
+    assert_eq!((writer.clock, writer.closed), (start, false));
+    writer.hear(&beat(later, 2, true));
+    assert_eq!((writer.clock, writer.closed), (later, true));
+    writer.hear(&beat(start, 2, false));
+    assert_eq!((writer.clock, writer.closed), (later, true));
+}

@@ -111,6 +111,58 @@ fn an_admission_larger_than_any_real_one_is_refused() {
 }
 
 #[test]
+fn the_largest_admission_leaves_its_final_room_in_a_frame() {
+    let admission_of = |size: u64| {
+        let mut admission = sample::admission(0);
+        let mut frame = Vec::new();
+        frame::encode_admitted(&admission, &mut frame).unwrap();
+        let padding = size as usize - (frame.len() - admission.function.len());
+        admission.function = "f".repeat(padding);
+        admission
+    };
+    let largest = LARGEST - FINAL_EXTRA;
+    assert!(log(&sound()).admit(&admission_of(largest)).is_ok());
+    let refused = log(&sound()).admit(&admission_of(largest + 1));
+    assert!(matches!(refused, Err(LogUnwritable::TooLarge(size)) if size == largest + 1));
+}
+
+#[test]
+fn no_call_is_admitted_while_too_much_waits_to_become_durable() {
+    let disk = sound();
+    let log = Log::create(Appender::new(disk.clone(), VecDeque::new(), 1, 0), 64 << 20, 1).unwrap();
+    let mut large = sample::admission(0);
+    large.function = "f".repeat(250_000);
+    let write = |frames: usize| {
+        (0..frames).for_each(|_| {
+            log.state().appender.push(|out| frame::encode_admitted(&large, out)).unwrap();
+        });
+    };
+    write(MAX_UNSYNCED / 260_000);
+    log.admit(&sample::admission(0)).unwrap();
+    write(8);
+    assert!(log.state().appender.unsynced() > MAX_UNSYNCED);
+    assert!(matches!(log.admit(&sample::admission(0)), Err(LogUnwritable::Full)));
+    assert!(!log.writable());
+    log.sync().unwrap();
+    log.admit(&sample::admission(0)).unwrap();
+}
+
+#[test]
+fn a_disk_that_refuses_what_waits_once_more_makes_the_log_unwritable_again() {
+    let disk = failing("disk: write refused");
+    let log = log(&disk);
+    let ticket = log.admit(&sample::admission(0)).unwrap();
+    disk.weather.calm.set(false);
+    log.finish(&ticket, &mut final_of(sample::admission(0))).unwrap();
+    disk.weather.calm.set(true);
+    log.refill().unwrap();
+    assert!(log.writable() && log.waits());
+    disk.weather.calm.set(false);
+    log.begin_sync();
+    assert!(!log.writable());
+}
+
+#[test]
 fn a_final_behind_a_beat_gets_the_time_of_the_beat() {
     let disk = sound();
     let log = log(&disk);
@@ -174,7 +226,7 @@ fn finals_that_the_disk_takes_nowhere_wait_and_no_call_is_admitted_meanwhile() {
     let ticket = log.admit(&sample::admission(0)).unwrap();
     disk.weather.calm.set(false);
     assert_eq!(log.finish(&ticket, &mut final_of(sample::admission(0))).unwrap(), 1);
-    assert!(log.waits());
+    assert!(log.waits() && !log.writable());
     assert!(matches!(log.admit(&sample::admission(1)), Err(LogUnwritable::Disk(_))));
     assert_eq!(finals(&disk), [] as [u64; 0]);
     disk.weather.calm.set(true);

@@ -20,6 +20,7 @@ fn what_is_appended_is_read_in_pieces() {
     let stop = loop {
         let piece: Piece<Box<Record>> = read(&disk, 3, from, u64::MAX).unwrap();
         written = piece.written.or(written);
+        assert!(piece.entries.len() <= ENTRIES);
         found.extend(piece.entries);
         from = piece.end;
         if let Some(stop) = piece.stop {
@@ -106,4 +107,37 @@ fn a_hole_of_zeros_between_frames_is_skipped_however_long() {
     }
     assert_eq!(found, [0, 40, (3 << 20) + 1].map(|after| Entry::Opened { after }));
     assert_eq!(stop, Some(Stop::End));
+}
+
+#[test]
+fn garbage_is_counted_in_each_piece_that_has_some_and_zeros_behind_everything_are_not() {
+    let disk = sound();
+    let segment = Segment::create(&disk, 1, 4 << 20).unwrap();
+    let mut frame = Vec::new();
+    encode_opened(7, &mut frame);
+    segment.file().write(&frame, 0).unwrap();
+    assert_eq!(read::<_, Record>(&disk, 1, 0, u64::MAX).unwrap().damaged, 0);
+    segment.file().write(&vec![0xAA; 2 * PIECE], frame.len() as u64).unwrap();
+    let (mut from, mut damaged, mut stop) = (0, Vec::new(), None);
+    while stop.is_none() {
+        let piece = read::<_, Record>(&disk, 1, from, u64::MAX).unwrap();
+        (from, stop) = (piece.end, piece.stop);
+        damaged.push(piece.damaged);
+    }
+    assert_eq!((&damaged[..3], stop), (&[1, 1, 1][..], Some(Stop::End)));
+    assert!(damaged[3..].iter().all(|count| *count == 0));
+}
+
+#[test]
+fn nothing_is_read_from_the_limit_on() {
+    let disk = sound();
+    let mut segment = Segment::create(&disk, 1, 1 << 20).unwrap();
+    let mut frame = Vec::new();
+    encode_opened(7, &mut frame);
+    (0..3).for_each(|_| segment.append(&frame).unwrap());
+    let length = frame.len() as u64;
+    for (from, limit, entries, end) in [(0, 2 * length, 2, 2 * length), (length, 2 * length, 1, 2 * length)] {
+        let piece = read::<_, Record>(&disk, 1, from, limit).unwrap();
+        assert_eq!((piece.entries.len(), piece.end, piece.stop), (entries, end, Some(Stop::End)), "{from}..{limit}");
+    }
 }

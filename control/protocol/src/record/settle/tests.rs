@@ -39,5 +39,7 @@ fn steps_and_time_have_no_tokens() {
     for kind in [Kind::Steps, Kind::Time] {
         let found = facts(kind, 0, &counters, TimeDelta::seconds(-1));
         assert_eq!(found, Facts::default(), "a clock set back gives no negative time");
+        let found = facts(kind, 0, &counters, TimeDelta::milliseconds(2500));
+        assert_eq!(found, Facts { tt: 2.5, ..Facts::default() });
     }
 }

@@ -39,6 +39,23 @@ fn an_idle_writer_never_stalls() {
 }
 
 #[test]
+fn after_an_idle_hour_a_mark_that_stalls_is_waited_for_as_long_as_ever() {
+    let mut shipment = Shipment::default();
+    shipment.sent(5, SECOND);
+    shipment.confirmed(Some(5), 5, SECOND * 2);
+    shipment.sent(5, SECOND * 3);
+    for hour in 0..3 {
+        shipment.confirmed(Some(5), 5, SECOND * 3600 * hour);
+    }
+    let later = SECOND * 9000;
+    shipment.sent(6, later);
+    shipment.confirmed(Some(5), 6, later + PATIENCE - SECOND);
+    assert_eq!(shipment.next(), 7);
+    shipment.confirmed(Some(5), 6, later + PATIENCE);
+    assert_eq!(shipment.next(), 6);
+}
+
+#[test]
 fn each_resend_in_vain_doubles_the_patience() {
     let mut shipment = Shipment::default();
     let mut resends = Vec::new();
