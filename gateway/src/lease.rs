@@ -195,7 +195,6 @@ impl Subject {
 }
 
 #[cfg(test)]
-#[cfg(test)]
 mod interleavings;
 #[cfg(test)]
 pub(crate) mod stand_in;
