@@ -28,6 +28,8 @@ use crate::refusal::{Refusal, Standing, Whose};
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How long a caller is believed to be at a limit without asking again.
 const RECHECK: Duration = Duration::from_millis(250);
+/// For how long after a caller was turned away his calls per minute are asked for ahead, as those of other gateways age.
+const KEEN: Duration = Duration::from_secs(10);
 /// How long the calls of a gateway that is gone count: a minute, and the second in which it began.
 const MINUTE: Duration = Duration::from_secs(61);
 
@@ -272,11 +274,18 @@ impl Use {
 
 impl Allowance {
     fn per_minute(self) -> Terms {
-        Terms { limit: self.per_minute.into(), linger: MINUTE, recheck: RECHECK, ready: 1, shared: true }
+        Terms { limit: self.per_minute.into(), linger: MINUTE, recheck: RECHECK, keen: KEEN, ready: 1, shared: true }
     }
 
     fn at_once(self) -> Terms {
-        Terms { limit: self.at_once.into(), linger: Duration::ZERO, recheck: RECHECK, ready: 1, shared: true }
+        Terms {
+            limit: self.at_once.into(),
+            linger: Duration::ZERO,
+            recheck: RECHECK,
+            keen: RECHECK,
+            ready: 1,
+            shared: true,
+        }
     }
 }
 

@@ -52,8 +52,10 @@ pub struct Terms {
     pub limit: u64,
     /// How long claims outlive a gateway that is gone.
     pub linger: Duration,
-    /// How long "none is left" is believed without asking again.
+    /// How long "none is left" is believed; it is asked again, ahead of the next call, after half of that.
     pub recheck: Duration,
+    /// For how long after a call found no slot they are asked for ahead, as they come free elsewhere.
+    pub keen: Duration,
     /// Slots kept ready, as a multiple of what the busiest second of the last ones took.
     pub ready: u32,
     /// Whether a gateway that cannot reach Redis may use its share of the limit.

@@ -141,7 +141,7 @@ impl Book for Instances {
 }
 
 fn terms(concurrency: u32) -> Terms {
-    Terms { limit: concurrency.into(), linger: Duration::ZERO, recheck: RECHECK, ready: 1, shared: true }
+    Terms { limit: concurrency.into(), linger: Duration::ZERO, recheck: RECHECK, keen: RECHECK, ready: 1, shared: true }
 }
 
 #[cfg(test)]

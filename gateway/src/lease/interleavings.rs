@@ -20,8 +20,14 @@ const TIME: i64 = 2_000;
 type Shared = Arc<Mutex<Slots>>;
 
 fn now() -> Now {
-    let terms =
-        Terms { limit: LIMIT, linger: Duration::ZERO, recheck: Duration::from_millis(250), ready: 1, shared: true };
+    let terms = Terms {
+        limit: LIMIT,
+        linger: Duration::ZERO,
+        recheck: Duration::from_millis(250),
+        keen: Duration::from_millis(250),
+        ready: 1,
+        shared: true,
+    };
     Now { terms, time: Duration::ZERO, redis: Redis::There, gateways: 2 }
 }
 

@@ -325,7 +325,7 @@ impl Account {
 
     fn terms(&self) -> Terms {
         let limit = self.quota.saturating_sub(self.counted);
-        Terms { limit, linger: LINGER, recheck: RECHECK, ready: READY, shared: false }
+        Terms { limit, linger: LINGER, recheck: RECHECK, keen: RECHECK, ready: READY, shared: false }
     }
 
     fn nudge_if_due(&mut self, key: AccountKey, leases: &Leases, moment: Moment) {

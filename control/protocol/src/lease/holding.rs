@@ -91,7 +91,6 @@ impl Holding {
     /// Takes the slot of a call that fits.
     pub fn take(&mut self, now: Now) {
         self.demand.count(now.time);
-        self.missed = None;
         // Without a free one it is a slot of our share, which the next claim names.
         self.free = self.free.saturating_sub(1);
     }
@@ -118,7 +117,7 @@ impl Holding {
         let too_few = self.free < self.to_be_had(now).div_ceil(2);
         let too_many = self.free > self.ready(now).saturating_mul(2);
         // Not at each refusal: "none is left" was said a moment ago.
-        let refused = self.free == 0 && self.was_missed(now) && age.is_none_or(|age| age >= now.terms.recheck / 2);
+        let refused = self.lacking(now) > 0 && age.is_none_or(|age| age >= now.terms.recheck / 2);
         let is_shared = self.free > 0 && now.gateways > 1;
         let old = age.is_some_and(|age| age >= REFRESH && is_shared || age >= RENEW && used > 0);
         let off = self.claimed != used + self.free;
@@ -133,7 +132,7 @@ impl Holding {
         self.free = self.free.min(self.ready(now));
         Ask {
             must: used + self.free,
-            need: waiting.max(u64::from(self.free == 0 && self.was_missed(now))),
+            need: waiting.max(self.lacking(now).div_ceil(u64::from(now.gateways.max(1)))),
             spare: wanted.saturating_sub(self.free),
             limit: now.terms.limit + base,
             base,
@@ -201,9 +200,15 @@ impl Holding {
         self.free
     }
 
-    /// Slots to keep ready: those for which there is demand, and one for a call that found none.
+    /// Slots to keep ready: those for which there is demand, and where there are too few all that came.
     fn ready(&self, now: Now) -> u64 {
-        self.to_be_had(now).max(u64::from(self.was_missed(now)))
+        let kept = if self.was_missed(now) { self.demand.wanted(now).max(1) } else { 0 };
+        self.to_be_had(now).max(kept)
+    }
+
+    /// Slots that calls want beyond those that are there, where one has found none.
+    fn lacking(&self, now: Now) -> u64 {
+        if self.was_missed(now) { self.demand.wanted(now).max(1).saturating_sub(self.free) } else { 0 }
     }
 
     /// Slots that are wanted, as far as what was left allows.
@@ -213,7 +218,7 @@ impl Holding {
     }
 
     fn was_missed(&self, now: Now) -> bool {
-        self.missed.is_some_and(|missed| now.time.saturating_sub(missed) < now.terms.recheck)
+        self.missed.is_some_and(|missed| now.time.saturating_sub(missed) < now.terms.keen)
     }
 
     /// Whether Redis said not long ago that nothing is left.

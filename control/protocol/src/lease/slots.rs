@@ -94,7 +94,7 @@ mod tests {
     /// Two calls at once.
     fn now(redis: Redis) -> Now {
         let recheck = Duration::from_millis(250);
-        let terms = Terms { limit: 2, linger: Duration::ZERO, recheck, ready: 1, shared: true };
+        let terms = Terms { limit: 2, linger: Duration::ZERO, recheck, keen: recheck, ready: 1, shared: true };
         Now { terms, time: Duration::ZERO, redis, gateways: 1 }
     }
 

@@ -106,8 +106,9 @@ impl World {
         let fresh = one.heard.is_some_and(|heard| self.now - heard < LIFETIME.as_millis() as u64);
         let linger = if pool == Pool::Rate { Duration::from_secs(61) } else { Duration::ZERO };
         let recheck = Duration::from_millis(250);
+        let keen = if pool == Pool::Rate { Duration::from_secs(10) } else { recheck };
         Now {
-            terms: Terms { limit: self.limit, linger, recheck, ready: 1, shared: true },
+            terms: Terms { limit: self.limit, linger, recheck, keen, ready: 1, shared: true },
             // Each gateway has a clock of its own.
             time: Duration::from_millis(self.now + 777 * gateway as u64),
             redis: if fresh && one.settled { Redis::There } else { Redis::Away },
@@ -201,13 +202,20 @@ impl World {
                 one.at_once.take(at_once);
                 return self.admitted.push(self.now);
             }
-            if per_minute == Verdict::Ask {
+            if per_minute != Verdict::Fits {
                 one.rate.missed(rate);
+            }
+            if now != Verdict::Fits {
+                one.at_once.missed(at_once);
+            }
+            if per_minute == Verdict::Ask {
                 self.ask(gateway, Pool::Rate, 1, fate);
             }
             if now == Verdict::Ask {
-                self.gateways[gateway].at_once.missed(at_once);
                 self.ask(gateway, Pool::AtOnce, 1, fate);
+            }
+            if per_minute == Verdict::Full || now == Verdict::Full {
+                return;
             }
         }
     }
@@ -377,6 +385,34 @@ fn a_busy_caller_is_let_in_without_questions() {
     }
     let (local, all) = world.decisions;
     assert!(local * 100 >= all * 99, "{local} of {all}");
+}
+
+/// Bursts every five seconds, one gateway after the other, so many times above the limit: the part of decisions that
+/// needed no question, and the calls let in during the last minute.
+fn bursts(limit: u64, times: u64) -> (f64, u64) {
+    let mut world = World::new(4, limit);
+    let calls = (limit * times * 5).div_ceil(60 * 4);
+    for turn in 0..720_usize {
+        if turn % 5 == 0 {
+            for _ in 0..calls {
+                world.call(turn / 5 % 4, Fate::Answered);
+                world.end(turn / 5 % 4);
+            }
+        }
+        world.pass(250, 0);
+        assert!(world.last_minute() <= limit, "turn {turn}");
+    }
+    let (local, all) = world.decisions;
+    (local as f64 / all as f64, world.last_minute())
+}
+
+#[test]
+fn bursts_far_above_a_limit_are_decided_without_questions_and_get_all_of_it() {
+    for (limit, times) in [(60, 60), (300, 20), (1200, 5)] {
+        let (local, let_in) = bursts(limit, times);
+        assert!(local >= 0.99, "{limit} a minute: {local}");
+        assert!(let_in * 100 >= limit * 98, "{let_in} of {limit} a minute were let in");
+    }
 }
 
 #[test]

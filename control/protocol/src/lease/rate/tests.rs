@@ -6,7 +6,7 @@ use crate::lease::{Redis, Terms};
 /// Three calls a minute, of a gateway that is alone.
 fn at(millis: u64) -> Now {
     let recheck = Duration::from_millis(250);
-    let terms = Terms { limit: 3, linger: Duration::from_secs(61), recheck, ready: 1, shared: true };
+    let terms = Terms { limit: 3, linger: Duration::from_secs(61), recheck, keen: recheck, ready: 1, shared: true };
     Now { terms, time: Duration::from_millis(millis), redis: Redis::Away, gateways: 1 }
 }
 
