@@ -130,10 +130,12 @@ impl Holding {
     pub fn ask(&mut self, used: u64, base: u64, waiting: u64, next: Option<Duration>, now: Now) -> Ask {
         let wanted = self.demand.wanted(now);
         self.free = self.free.min(self.ready(now));
+        // Half of it, so that other gateways find some too.
+        let ahead = self.lacking(now).div_ceil(2).saturating_sub(waiting);
         Ask {
             must: used + self.free,
-            need: waiting.max(self.lacking(now).div_ceil(u64::from(now.gateways.max(1)))),
-            spare: wanted.saturating_sub(self.free),
+            need: waiting + ahead,
+            spare: wanted.saturating_sub(self.free + ahead),
             limit: now.terms.limit + base,
             base,
             next: next.map(millis),
@@ -164,6 +166,7 @@ impl Holding {
     pub fn close(&mut self) {
         self.free = 0;
         self.demand = Demand::default();
+        self.missed = None;
     }
 
     /// Slots that nobody held when Redis last answered; 0 before that.
