@@ -64,8 +64,8 @@ fn show(what: &str, ended: &Paced, peak: f64) {
 }
 
 /// Overload, then normal load; what every call got. Gives the goodput in the overload as a share of the peak, and how
-/// long 99 of 100 refusals took.
-async fn overload(scene: &Scene, user: &User, peak: f64, seen: &mut Vec<Seen>) -> (f64, Duration) {
+/// long refusals took, the fastest first.
+async fn overload(scene: &Scene, user: &User, peak: f64, seen: &mut Vec<Seen>) -> (f64, Vec<Duration>) {
     let lasts = Duration::from_secs(Size::asked().pick(6, 60));
     let over = Offered::paced(LANES, TIMES * peak, lasts).run(scene, user, TOKENS).await;
     show("overload", &over, peak);
@@ -78,10 +78,8 @@ async fn overload(scene: &Scene, user: &User, peak: f64, seen: &mut Vec<Seen>) -
     screen::say(&format!("normal again after {normal_after:?}"));
     let clear = |call: &Seen| call.end == End::Whole || matches!(call.end, End::Refused(429 | 503));
     assert!(over.seen.iter().all(clear), "calls end otherwise than well or with a clear refusal");
-    let refusals = over.times(|call| matches!(call.end, End::Refused(_)));
-    assert!(!refusals.is_empty(), "nothing was refused: that was no overload");
     assert!(normal_after <= NORMAL_WITHIN, "calls are refused {normal_after:?} after the overload");
-    let ended = (over.goodput() / peak, refusals[refusals.len() * 99 / 100]);
+    let ended = (over.goodput() / peak, over.times(|call| matches!(call.end, End::Refused(_))));
     seen.extend(over.seen);
     seen.extend(after.seen);
     ended
@@ -96,11 +94,13 @@ async fn ten_times_what_the_instances_can_take_leaves_them_at_their_peak_and_los
     let places = chute.instances.len() * chute.concurrency;
     let mut seen = Vec::new();
     let peak = peak(&scene, &user, &[places / 2, places], &mut seen).await;
-    let (share, refusal) = overload(&scene, &user, peak, &mut seen).await;
+    let (share, refusals) = overload(&scene, &user, peak, &mut seen).await;
+    assert!(!refusals.is_empty(), "nothing was refused: that was no overload");
+    let slow = refusals[refusals.len() * 99 / 100];
     // In its small size the proof shares the machine with whatever else is built and tested on it.
     if Size::asked() == Size::Full {
         assert!(share >= 0.9, "{:.0} % of the peak", 100.0 * share);
-        assert!(refusal <= FAST, "of a hundred refusals one took {refusal:?}");
+        assert!(slow <= FAST, "of a hundred refusals one took {slow:?}");
     }
     sleep(Duration::from_secs(1)).await;
     books::balance(&mut scene, &user, &seen).await;
