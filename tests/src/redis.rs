@@ -161,7 +161,7 @@ fn users_file(secrets: &Secrets) -> String {
         "user gateway on >{password} resetkeys resetchannels {readable} %R~{directory} %R~{marks} ~{usage} ~{strikes} \
          ~signature:* ~idempotent:* {leases} &{changed} -@all {connection} +client|tracking +client|caching +get +getrange +mget +hget \
          +hmget +hgetall +exists +set +xadd +xlen +hset +hdel +expire +pexpire +del +subscribe +unsubscribe +info +time \
-         +multi +exec +discard +eval +evalsha +script|load +zadd +zscore +zrangebyscore +zremrangebyscore",
+         +pttl +multi +exec +discard +eval +evalsha +script|load +zadd +zscore +zrangebyscore +zremrangebyscore",
         password = secrets.redis_gateway,
     );
     format!("user default off nopass resetkeys resetchannels -@all\n{control}\n{gateway}\n")
