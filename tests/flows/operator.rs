@@ -9,6 +9,7 @@ use stack::proof::Size;
 use stack::screen;
 use tokio::time::{Instant, sleep};
 
+use crate::faults;
 use crate::load::{End, Load};
 use crate::scene::Scene;
 
@@ -100,8 +101,7 @@ async fn last_taken(scene: &Scene, port: u16, until: Instant) -> Option<Instant>
 /// Upstream defect C17: an instance that was removed went on being called from a cached list.
 #[tokio::test]
 async fn c17_an_added_instance_is_called_and_a_removed_one_never_again_within_a_second() {
-    let mut scene = Scene::start().await;
-    let user = scene.unlimited_user("load", &[]).await;
+    let (mut scene, user) = faults::scene().await;
     let (chute, miner) = (scene.sample(Engine::Vllm).id.to_string(), scene.miner().to_string());
     let instance = scene.sample(Engine::Vllm).instances[0].clone();
     let (mut id, port) = (instance.id.to_string(), instance.port.to_string());
