@@ -63,7 +63,7 @@ impl<'a, D: Downstream> Line<'a, D> {
         Ok(())
     }
 
-    /// Ends the stream, once all of it has left this process.
+    /// Ends the stream, and waits until all of it has left this process.
     ///
     /// # Errors
     /// When the client went away.
