@@ -115,8 +115,8 @@ impl Leases {
 
     /// How long one call may ask: until it was answered, or Redis counts as away.
     #[must_use]
-    pub fn patience(self: &Arc<Self>) -> Patience {
-        Patience { leases: Arc::clone(self), until: self.since.elapsed() + 2 * self.link.lifetime(), rounds: 0 }
+    pub fn patience(&self) -> Patience<'_> {
+        Patience { leases: self, until: None, rounds: 0 }
     }
 
     /// Asks for a limit in the background; whether that could be done.
@@ -137,21 +137,23 @@ impl Leases {
 }
 
 /// What one call has left for asking.
-pub struct Patience {
-    leases: Arc<Leases>,
-    until: Duration,
+pub struct Patience<'a> {
+    leases: &'a Leases,
+    /// None until the call asks: few do.
+    until: Option<Duration>,
     rounds: usize,
 }
 
 /// Where questions arrive.
 pub struct Questions(mpsc::Receiver<Question>);
 
-impl Patience {
+impl Patience<'_> {
     /// Asks for limits of which a call found no slot here, and waits for the answer; false when it should give up.
     pub async fn ask(&mut self, subjects: Vec<Subject>) -> bool {
         self.rounds += 1;
         let now = self.leases.since.elapsed();
-        if self.rounds > ROUNDS || now >= self.until {
+        let until = *self.until.get_or_insert(now + 2 * self.leases.link.lifetime());
+        if self.rounds > ROUNDS || now >= until {
             return false;
         }
         // Once the lease is over the call may go on without an answer.

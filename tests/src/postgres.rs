@@ -211,7 +211,9 @@ impl Cluster {
         let mut launch = Launch::new("postgres", self.programs.join("postgres"))
             .arguments(["-D", &self.data.display().to_string(), "-p", &port.to_string()])
             .arguments(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
-            .arguments(["-c", "max_connections=100", "-c", "shared_buffers=64MB"])
+            .arguments(["-c", "max_connections=100"])
+            // Ten minutes of records are written without a checkpoint, and their indexes fit.
+            .arguments(["-c", "shared_buffers=256MB", "-c", "max_wal_size=4GB"])
             .user(self.user);
         // Cuts connections and writes what is committed, where KILL would leave its children behind.
         launch.orphaned = "INT";

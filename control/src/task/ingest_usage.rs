@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
+use protocol::ids::WriterId;
 use protocol::record::batch::{Batch, RawEntry};
 use sqlx::PgPool;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -40,6 +41,12 @@ pub struct IngestUsage {
 struct Arrived {
     entries: Vec<RawEntry>,
     batch: Batch,
+}
+
+/// Entries of which everything is stored, and where that leaves their writers.
+struct Kept {
+    entries: Vec<RawEntry>,
+    marks: Vec<(WriterId, u64)>,
 }
 
 impl IngestUsage {
@@ -76,6 +83,12 @@ impl IngestUsage {
 
     /// Stores a batch, tells the writers, then lets go of the entries: a crash at any line repeats only what is harmless.
     async fn settle(&self, arrived: Arrived, now: DateTime<Utc>) -> anyhow::Result<()> {
+        let kept = self.keep(arrived, now).await?;
+        self.tell(kept).await
+    }
+
+    /// Stores a batch and counts what it brought.
+    async fn keep(&self, arrived: Arrived, now: DateTime<Utc>) -> anyhow::Result<Kept> {
         let stored = self.store(&arrived, now).await?;
         self.metrics.ledger.inserted.inc_by(stored.inserted);
         self.metrics.ledger.repeated.inc_by(stored.repeated);
@@ -90,8 +103,13 @@ impl IngestUsage {
         if stored.rejected > 0 {
             warn!(count = stored.rejected, "put unreadable usage entries aside");
         }
-        self.stream.publish_marks(&stored.marks).await?;
-        self.stream.acknowledge(&arrived.entries).await
+        Ok(Kept { entries: arrived.entries, marks: stored.marks })
+    }
+
+    /// Tells the writers of a batch how far they are stored, and lets go of its entries.
+    async fn tell(&self, kept: Kept) -> anyhow::Result<()> {
+        self.stream.publish_marks(&kept.marks).await?;
+        self.stream.acknowledge(&kept.entries).await
     }
 
     /// Stores entries; halves those among which is one whose content Postgres refuses, until that one is put aside.
@@ -129,6 +147,31 @@ impl IngestUsage {
         }
         Ok(true)
     }
+
+    /// Stores what comes until none is left or time is up. The next batch is read while one is stored; should that
+    /// fail, it is pending.
+    async fn keep_new(&self, until: Instant, now: DateTime<Utc>, kept: mpsc::Sender<Kept>) -> anyhow::Result<()> {
+        let mut next = self.read(Wanted::New).await?;
+        while let Some(arrived) = next {
+            let keep = async {
+                let batch = self.keep(arrived, now).await?;
+                kept.send(batch).await.context("nobody tells the writers")
+            };
+            let read = async { if Instant::now() < until { self.read(Wanted::New).await } else { Ok(None) } };
+            let (done, read) = tokio::join!(keep, read);
+            done?;
+            next = read?;
+        }
+        Ok(())
+    }
+
+    /// Tells the writers of each batch, while the next is stored.
+    async fn tell_all(&self, mut kept: mpsc::Receiver<Kept>) -> anyhow::Result<()> {
+        while let Some(batch) = kept.recv().await {
+            self.tell(batch).await?;
+        }
+        Ok(())
+    }
 }
 
 impl Task for IngestUsage {
@@ -143,17 +186,8 @@ impl Task for IngestUsage {
         if !self.settle_pending(until, now).await? {
             return Ok(());
         }
-        let mut next = self.read(Wanted::New).await?;
-        while let Some(arrived) = next {
-            if Instant::now() >= until {
-                return self.settle(arrived, now).await;
-            }
-            // The next batch is read while this one is stored. Should that fail, it is pending.
-            let (settled, read) = tokio::join!(self.settle(arrived, now), self.read(Wanted::New));
-            settled?;
-            next = read?;
-        }
-        Ok(())
+        let (kept, to_tell) = mpsc::channel(1);
+        tokio::try_join!(self.keep_new(until, now, kept), self.tell_all(to_tell)).map(drop)
     }
 }
 

@@ -116,7 +116,7 @@ impl Quota {
         chute: ChuteId,
         funds: Option<&FundsEntry>,
         now: DateTime<Utc>,
-        patience: &mut Patience,
+        patience: &mut Patience<'_>,
     ) -> Result<QuotaHold, Refusal> {
         const UNKNOWN: Refusal = Refusal::NotReady("the allowance cannot be checked at the moment");
         let (bucket, quota) = allowance(user, chute);
