@@ -24,6 +24,7 @@
 //! * A gateway that Redis does not hear for [`DEAD_AFTER`], while it hears others, loses its claims, those per minute a
 //!   minute later: if it lives, the calls that it still has in flight come on top of a limit of calls at once.
 
+pub mod allowance;
 pub mod claims;
 pub mod holding;
 pub mod rate;
