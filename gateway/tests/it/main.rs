@@ -28,5 +28,6 @@ mod signed;
 mod slow;
 mod tunnels;
 mod upgrade;
+mod uploads;
 mod usage;
 mod who;
