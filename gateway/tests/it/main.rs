@@ -7,6 +7,7 @@ mod call;
 mod client;
 mod control_stand_in;
 mod directory;
+mod early;
 mod edge;
 mod edge_limits;
 mod frames;
