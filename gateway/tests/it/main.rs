@@ -3,6 +3,7 @@
 
 mod auth;
 mod bad_input;
+mod bounds;
 mod call;
 mod client;
 mod control_stand_in;
