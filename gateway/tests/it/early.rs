@@ -14,7 +14,7 @@ const LARGE: usize = 6 << 20;
 const SOON: Duration = Duration::from_secs(25);
 const FULL: &str = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
 const FULL_AFTER_ALL: &str = "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 429 Full\r\nContent-Length: 2\r\n\r\n{}";
-const DONE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+const BEGUN: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 const WRONG: &str = "HTTP/1.1 422 Wrong\r\nContent-Length: 17\r\n\r\n{\"detail\":\"long\"}";
 
 fn large() -> String {
@@ -23,7 +23,7 @@ fn large() -> String {
 
 #[tokio::test]
 async fn what_an_instance_says_before_it_has_read_a_request_counts_as_said() {
-    for (said, reason) in [(FULL, "RATE_LIMIT"), (FULL_AFTER_ALL, "RATE_LIMIT"), (DONE, "GARBLED_ANSWER")] {
+    for (said, reason) in [(FULL, "RATE_LIMIT"), (FULL_AFTER_ALL, "RATE_LIMIT"), (BEGUN, "GARBLED_ANSWER")] {
         for early in [Act::EarlyAndClose(said), Act::EarlyAndStay(said)] {
             let [first, second] = Scripted::pair([early, Act::Json("{}".into())]).await;
             let platform = Platform::start(&[&first, &second], Wishes::default()).await;
