@@ -88,3 +88,24 @@ fn a_socket_that_lives_on_may_be_silent_and_nothing_else() {
     };
     assert_eq!((timeout(false), timeout(true)), (Some(SILENCE), None));
 }
+
+#[test]
+fn only_the_opening_handshake_of_a_websocket_lives_on() {
+    let asked = |method: &str, fields: &[(&'static str, &str)]| {
+        let mut request = RequestHeader::build(method, b"/socket.io/", None).unwrap();
+        for (name, value) in fields {
+            request.append_header(*name, *value).unwrap();
+        }
+        asks_for_websocket(&request)
+    };
+    let handshake = [("connection", "Upgrade"), ("upgrade", "websocket")];
+    assert!(asked("GET", &handshake));
+    // As Firefox asks, and as some balancers pass it on.
+    assert!(asked("GET", &[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]));
+    assert!(!asked("POST", &handshake));
+    assert!(!asked("GET", &[("connection", "Upgrade"), ("upgrade", "h2c")]));
+    assert!(!asked("GET", &[("connection", "keep-alive"), ("upgrade", "websocket")]));
+    assert!(!asked("GET", &[("connection", "Upgrade")]));
+    assert!(!asked("GET", &[handshake[0], handshake[1], ("content-length", "1000000")]));
+    assert!(!asked("GET", &[handshake[0], handshake[1], ("transfer-encoding", "chunked")]));
+}

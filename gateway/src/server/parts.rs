@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::edge::BeforeTls;
 use crate::edge::admission::Admission;
-use crate::edge::connections::{Connections, Limits as ConnectionLimits};
+use crate::edge::holdings::{self, Holdings};
 use crate::edge::memory::Memory;
 use crate::forward::{DEAD_PEERS, Services};
 use crate::host::Hosts;
@@ -204,13 +204,16 @@ fn memory(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Memory> {
 }
 
 fn admission(config: &Config, memory: &Arc<Memory>, metrics: &Arc<Metrics>) -> Arc<Admission> {
-    let limits = ConnectionLimits {
-        all: config.edge.max_connections,
-        per_address: config.edge.max_connections_per_address,
-        exempt: config.client.trusted_peers.clone(),
+    let edge = &config.edge;
+    let limits = |all, per_address| {
+        let exempt = config.client.trusted_peers.clone();
+        holdings::Limits { all, per_address, exempt }
     };
-    let connections = Connections::new(limits, metrics.edge.connections.clone());
-    Admission::new(config.edge.max_lag, connections, memory.clone(), metrics.clone())
+    let connections = limits(edge.max_connections, edge.max_connections_per_address);
+    let forwarded = limits(edge.max_forwarded, edge.max_forwarded_per_address);
+    let connections = Holdings::new(connections, metrics.edge.connections.clone());
+    let forwarded = Holdings::new(forwarded, metrics.edge.forwarded.clone());
+    Admission::new(edge.max_lag, connections, forwarded, memory.clone(), metrics.clone())
 }
 
 fn clock(config: &Config) -> Clock {

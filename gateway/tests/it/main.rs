@@ -3,10 +3,12 @@
 
 mod auth;
 mod bad_input;
+mod bounds;
 mod call;
 mod client;
 mod control_stand_in;
 mod directory;
+mod early;
 mod edge;
 mod edge_limits;
 mod frames;
@@ -28,5 +30,6 @@ mod signed;
 mod slow;
 mod tunnels;
 mod upgrade;
+mod uploads;
 mod usage;
 mod who;
