@@ -1,27 +1,25 @@
-//! Four gateways on one Redis keep limits together, also while Redis is silent or comes back empty.
+//! Calls per minute: kept together, also while Redis is silent or comes back empty, and mostly without asking it.
 
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
-use stack::miner::Engine;
 use stack::proof::Size;
 use stack::screen;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
+use super::{Decisions, FREE, GATEWAYS, LONGEST, known_user, scene, urls, wait_until_shared};
 use crate::scene::{Scene, User};
 
-const GATEWAYS: usize = 4;
 const MINUTE: Duration = Duration::from_secs(60);
 /// A call frees its place at the turn of a second, up to this time after it began.
 const FREED: Duration = Duration::from_secs(61);
 /// How soon after Redis is back it gives out slots.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
-const LONGEST: Duration = Duration::from_secs(60);
 /// Calls of one user at once at one gateway.
 const AT_ONCE: usize = 4;
-/// Permission bit of those who have no allowance to use up.
-const FREE: &str = "16";
+/// An allowance that nobody uses up.
+const LARGE: u32 = 10_000_000;
 
 /// A user with a limit, and how often above it he calls.
 struct Bursty {
@@ -47,11 +45,6 @@ async fn call(web: &Client, url: &str, key: &str) -> Seen {
     // The rest of the answer is waited for, so that the connection serves the next call.
     answer.bytes().await.unwrap();
     Seen { began, ended: Instant::now(), let_in: status == StatusCode::OK }
-}
-
-fn urls(scene: &Scene) -> Vec<String> {
-    let slug = &scene.sample(Engine::Vllm).slug;
-    (0..GATEWAYS).map(|number| format!("{}/v1/models", scene.url_at(slug, number))).collect()
 }
 
 /// So many calls at one gateway, some at once.
@@ -109,74 +102,23 @@ fn most_in_a_minute(seen: &[Seen], from: Instant, until: Instant) -> usize {
     (0..calls.len()).map(within).max().unwrap_or(0)
 }
 
-/// A number out of a gateway's metrics.
-async fn metric(scene: &Scene, gateway: usize, line: &str) -> u64 {
-    let url = format!("{}/metrics", scene.platform.gateways[gateway].internal_url());
-    let request = scene.client().get(url).bearer_auth(&scene.platform.secrets.internal).timeout(LONGEST);
-    let text = request.send().await.unwrap().error_for_status().unwrap().text().await.unwrap();
-    let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
-    value.unwrap_or(0)
-}
-
-/// Waits until each gateway is given slots, or none is; and until each knows all.
-async fn wait_until_shared(scene: &Scene, shared: u64) {
-    let deadline = Instant::now() + LONGEST;
-    for gateway in 0..GATEWAYS {
-        while metric(scene, gateway, "chutes_gateway_lease_redis ").await != shared
-            || metric(scene, gateway, "chutes_gateway_lease_gateways ").await != GATEWAYS as u64
-        {
-            assert!(Instant::now() < deadline, "gateway {gateway} does not notice");
-            sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
-/// Decisions about callers at all gateways: without a question to Redis, and with one.
-async fn decisions(scene: &Scene) -> [u64; 2] {
-    let mut sums = [0; 2];
-    for gateway in 0..GATEWAYS {
-        for (sum, way) in sums.iter_mut().zip(["local", "asked"]) {
-            let name = format!("chutes_gateway_limit_decisions_total{{limit=\"caller\",way=\"{way}\"}}");
-            *sum += metric(scene, gateway, &name).await;
-        }
-    }
-    sums
-}
-
-/// The part of the decisions since then that needed no question to Redis.
-async fn without_a_round_trip(scene: &Scene, before: [u64; 2], which: &str) -> f64 {
-    let now = decisions(scene).await;
-    let [local, asked] = [0, 1].map(|way| now[way] - before[way]);
-    let part = local as f64 / (local + asked) as f64;
-    screen::say(&format!(
-        "{which}: {local} decisions without a round trip, {asked} with one: {:.2} % without",
-        part * 100.0
-    ));
-    part
-}
-
-/// Calls that stay below their limit: all are let in, and few wait for an answer of Redis.
+/// Calls that stay below all limits: all are let in, and few wait for an answer of Redis.
 async fn pass_without_round_trips(scene: &Scene, users: &[Bursty], every: Duration) {
-    let before = decisions(scene).await;
+    let before = Decisions::read(scene).await;
     let lasting = Size::asked().pick(Duration::from_secs(10), Duration::from_secs(60));
     let calls = bursts(scene, users, every, lasting).await;
     assert!(calls.iter().flatten().all(|call| call.let_in), "a user below his limit was refused");
-    let part = without_a_round_trip(scene, before, "calls that are let in").await;
-    assert!(part >= Size::asked().pick(0.9, 0.99), "too many round trips");
+    let parts = before.without_a_round_trip_since(scene, "calls that are let in").await;
+    assert!(parts.iter().all(|part| *part >= Size::asked().pick(0.9, 0.99)), "too many round trips");
 }
 
-async fn bursty(scene: &mut Scene, limit: u32, times: u32) -> Bursty {
-    let more = ["--permissions", FREE, "--rate", &limit.to_string(), "--concurrent", "1000"];
-    let user = scene.user(&format!("rate-{limit}"), 1, &more).await;
-    let bursty = Bursty { user, limit, times };
-    for url in urls(scene) {
-        let deadline = Instant::now() + LONGEST;
-        while scene.client().get(&url).bearer_auth(&bursty.user.key).send().await.unwrap().status() != StatusCode::OK {
-            assert!(Instant::now() < deadline, "a gateway does not know the user");
-            sleep(Duration::from_millis(50)).await;
-        }
-    }
-    bursty
+/// A user who has an allowance, or else has no need of one.
+async fn bursty(scene: &mut Scene, limit: u32, times: u32, allowance: Option<u32>) -> Bursty {
+    let (rate, free) = (limit.to_string(), ["--permissions", FREE]);
+    let limits = ["--rate", &rate, "--concurrent", "1000"];
+    let more = [&limits[..], if allowance.is_some() { &[] } else { &free }].concat();
+    let user = known_user(scene, &format!("rate-{limit}"), allowance.unwrap_or(1), &more).await;
+    Bursty { user, limit, times }
 }
 
 /// The share of a gateway that is on its own.
@@ -187,30 +129,24 @@ fn share(limit: u32) -> usize {
 /// In full it takes eight minutes: real minutes pass.
 #[tokio::test]
 async fn four_gateways_keep_bursty_users_to_their_limits_whatever_redis_does() {
-    let mut scene = Scene::with(|options| {
-        options.gateways = GATEWAYS;
-        // Callers stay known for as long as Redis is silent.
-        options.gateway_settings.push(("GATEWAY_STALE_AFTER".into(), "900".into()));
-    })
-    .await;
-    wait_until_shared(&scene, 1).await;
+    let mut scene = scene().await;
     let limits = Size::asked().pick([(20, 6), (80, 4), (200, 2)], [(60, 60), (300, 20), (1200, 5)]);
     let mut users = Vec::new();
     for (limit, times) in limits {
-        users.push(bursty(&mut scene, limit, times).await);
+        users.push(bursty(&mut scene, limit, times, None).await);
     }
-    let untouched = [bursty(&mut scene, Size::asked().pick(100, 400), 20).await];
+    let untouched = [bursty(&mut scene, Size::asked().pick(100, 400), 20, None).await];
     let every = Size::asked().pick(Duration::from_secs(3), Duration::from_secs(5));
 
-    let calm = [bursty(&mut scene, Size::asked().pick(3_000, 24_000), 1).await];
+    let calm = [bursty(&mut scene, Size::asked().pick(3_000, 24_000), 1, Some(LARGE)).await];
     pass_without_round_trips(&scene, &calm, every).await;
 
     let began = Instant::now();
     let lasting = Size::asked().pick(Duration::from_secs(60), Duration::from_secs(180));
-    let decided = decisions(&scene).await;
+    let decided = Decisions::read(&scene).await;
     let mut seen = bursts(&scene, &users, every, lasting).await;
     let before = Instant::now();
-    let part = without_a_round_trip(&scene, decided, "all calls of bursty users").await;
+    let [part, ..] = decided.without_a_round_trip_since(&scene, "all calls of bursty users").await;
     // Limits as small as those of the small run are always near exhaustion, where each call asks.
     assert!(part >= Size::asked().pick(0.0, 0.99), "too many round trips");
     for (bursty, seen) in users.iter().zip(&seen) {

@@ -22,6 +22,8 @@ pub struct Counters {
     pub completed: u64,
     /// Calls being answered.
     pub in_flight: usize,
+    /// The most calls that were being answered at once.
+    pub most_in_flight: usize,
     /// The latest answers that the other side did not wait for.
     pub closed_early: Vec<ClosedEarly>,
 }
