@@ -90,6 +90,7 @@ impl Postgres {
             _ => self.rows.get(key).map(|row| row.hash.as_slice()),
         };
         let found = ledger::attempts(batch, batch.first_finals(), held);
+        assert!(self.bug != Some(Bug::Panics) || found.repeated == 0, "a planted panic");
         self.contradicted += found.contradicted;
         for entry in found.new {
             let hour = match self.bug {
