@@ -25,6 +25,7 @@ pub mod llm;
 pub mod metrics;
 pub mod principals;
 pub mod proxy;
+mod redis_run;
 pub mod refusal;
 pub mod reroll;
 pub mod retry;

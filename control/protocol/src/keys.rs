@@ -99,10 +99,11 @@ impl Key {
         Self("lease:beats".into())
     }
 
-    /// Since when Redis has had contents, in milliseconds of its clock: string. Written and read by gateways.
+    /// Since when a run of Redis has been told what gateways hold, in milliseconds of its clock: string with a time to
+    /// live. Another run may have lost some of it. Written and read by gateways.
     #[must_use]
-    pub fn lease_since() -> Self {
-        Self("lease:since".into())
+    pub fn lease_since(run: &str) -> Self {
+        Self(format!("lease:since:{run}"))
     }
 
     /// Claims on a user's calls per minute, on one chute or on all (`lease::script`): hash with a time to live.
@@ -189,7 +190,7 @@ mod tests {
             (Key::usage_marks(), "usage:marks"),
             (Key::strikes(), "strikes"),
             (Key::lease_beats(), "lease:beats"),
-            (Key::lease_since(), "lease:since"),
+            (Key::lease_since("1f"), "lease:since:1f"),
             (Key::rate_lease(UserId(id), None), "lease:rate:6ba7b812-9dad-11d1-80b4-00c04fd430c8"),
             (
                 Key::at_once_lease(UserId(id), Some(ChuteId(other))),

@@ -18,10 +18,11 @@
 //! * Redis away: a gateway that did not hear it for the time of its lease uses up what it holds ready, and from then on
 //!   lets in at most [`share`] of a limit. All together at most `limit + (gateways - 1) × share` in the minute in which
 //!   Redis left, `gateways × share` afterwards. An allowance that is worth money has no share: only what is ready.
-//! * Redis empty: it gives out nothing for [`SETTLE`], in which gateways claim again what they hold and otherwise keep
-//!   to their share.
+//! * Redis emptied, restarted on what it had saved, or without a word from any gateway for [`DEAD_AFTER`]: it gives out
+//!   nothing for [`SETTLE`], in which gateways claim again what they hold and otherwise keep to their share.
 //! * A gateway that died leaves its part of an allowance, with what it kept ready, unused until [`Terms::linger`] is over.
-//! * A gateway that Redis does not hear for [`DEAD_AFTER`] loses its claims, those per minute a minute later.
+//! * A gateway that Redis does not hear for [`DEAD_AFTER`], while it hears others, loses its claims, those per minute a
+//!   minute later: if it lives, the calls that it still has in flight come on top of a limit of calls at once.
 
 pub mod claims;
 pub mod holding;
@@ -34,8 +35,9 @@ use std::time::Duration;
 
 /// After this time without a beat a gateway counts as gone.
 pub const DEAD_AFTER: Duration = Duration::from_secs(3);
-/// How long an empty Redis gives out nothing, so that gateways can claim what they hold.
-pub const SETTLE: Duration = Duration::from_secs(1);
+/// How long a Redis that cannot know what is held gives out nothing, so that gateways can claim it: longer than they take
+/// to connect.
+pub const SETTLE: Duration = Duration::from_secs(2);
 /// How long beats are remembered, longer than any claim outlives its gateway.
 pub const FORGET: Duration = Duration::from_hours(2);
 /// How old an answer may be while slots are kept ready.

@@ -44,6 +44,8 @@ struct Shift<'a> {
     sequence: &'a mut u64,
     /// When the last beat was answered.
     heard: &'a mut Option<Duration>,
+    /// For how long Redis had been settling or settled then.
+    age: &'a mut Duration,
     /// Whether everything held was asked for on this connection: questions may have been lost with the one before.
     has_asked: bool,
 }
@@ -69,13 +71,13 @@ impl Desk {
     /// Serves until told to stop; then gives back what is kept ready.
     pub async fn run(self: Arc<Self>, mut stop: ShutdownWatch) {
         let mut questions = self.questions.lock().await;
-        let (mut sequence, mut heard) = (0, None);
+        let (mut sequence, mut heard, mut age) = (0, None, Duration::ZERO);
         let mut told_of = None;
         loop {
             let serving = async {
                 let store = Store::connect(&self.client, self.gateway).await?;
-                let mut shift =
-                    Shift { desk: &self, store, sequence: &mut sequence, heard: &mut heard, has_asked: false };
+                let (sequence, heard, age) = (&mut sequence, &mut heard, &mut age);
+                let mut shift = Shift { desk: &self, store, sequence, heard, age, has_asked: false };
                 shift.serve(&mut questions, &mut stop).await
             };
             match serving.await {
@@ -157,16 +159,17 @@ impl Shift<'_> {
         // In a Redis that was emptied the others may not have been heard yet.
         let gateways = if age < DEAD_AFTER { counted.max(leases.link.gateways()) } else { counted };
         leases.link.hear(sent, gateways);
-        if !known || missed {
-            // Redis may have lost our claims or given them to others.
+        // Redis may have lost our claims or given them to others.
+        let doubtful = !known || missed || age < *self.age;
+        if doubtful {
             leases.link.settle(false);
             tracing::info!(gateways = alive.len(), settled = age >= SETTLE, "leases are renewed");
         }
-        if !known || missed || !self.has_asked {
+        if doubtful || !self.has_asked {
             self.ask_all(self.desk.survey(true, leases.moment())).await?;
             self.has_asked = true;
         }
-        *self.heard = Some(sent);
+        (*self.heard, *self.age) = (Some(sent), age);
         leases.link.settle(age >= SETTLE);
         self.desk.publish_state();
         self.ask_all(self.desk.survey(false, leases.moment())).await?;

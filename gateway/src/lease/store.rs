@@ -11,6 +11,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Script};
 
 use super::Subject;
+use crate::redis_run::run_id;
 
 /// How long connecting or one answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
@@ -23,7 +24,7 @@ const LONGEST_LOAD: usize = 4 << 20;
 pub(super) struct Heard {
     /// Whether Redis knew us before.
     pub(super) known: bool,
-    /// For how long it has had contents.
+    /// For how long it has been settling or settled.
     pub(super) age: Duration,
     /// The gateways alive.
     pub(super) alive: Vec<WriterId>,
@@ -33,6 +34,7 @@ pub(super) struct Heard {
 pub(super) struct Store {
     connection: MultiplexedConnection,
     gateway: WriterId,
+    since: Key,
     beat: Script,
     ask: Script,
 }
@@ -46,13 +48,16 @@ impl Store {
         let connection =
             tokio::time::timeout(2 * ANSWER_WITHIN, connecting).await.context("connecting took too long")?;
         let (beat, ask) = (Script::new(&script::beat(None)), Script::new(&script::ask(None)));
-        Ok(Self { connection: connection.context("connecting to redis")?, gateway, beat, ask })
+        let mut connection = connection.context("connecting to redis")?;
+        let run = run_id(&mut connection).await.context("asking for the run of redis")?;
+        let since = Key::lease_since(run.as_deref().unwrap_or("unknown"));
+        Ok(Self { connection, gateway, since, beat, ask })
     }
 
     /// Says that we are there.
     pub(super) async fn beat(&mut self) -> anyhow::Result<Heard> {
         let mut call = self.beat.key(Key::lease_beats().as_str());
-        call.key(Key::lease_since().as_str()).arg(self.gateway.to_string()).arg(&script::beat_arguments());
+        call.key(self.since.as_str()).arg(self.gateway.to_string()).arg(&script::beat_arguments());
         let heard = call.invoke_async(&mut self.connection).await.context("beating")?;
         let (known, age, alive): (bool, u64, Vec<String>) = heard;
         let alive =
@@ -69,7 +74,7 @@ impl Store {
         asks: &[Ask],
     ) -> anyhow::Result<(bool, Vec<Answer>)> {
         let mut call = self.ask.key(Key::lease_beats().as_str());
-        call.key(Key::lease_since().as_str());
+        call.key(self.since.as_str());
         for subject in subjects {
             call.key(subject.key().as_str());
         }

@@ -37,7 +37,8 @@ fn a_nudge_arrives_unless_there_is_no_room_for_it() {
 #[tokio::test]
 async fn a_call_asks_until_it_has_asked_often_enough() {
     let mut stand_in = StandIn::new();
-    let mut patience = stand_in.leases.patience();
+    let leases = Arc::clone(&stand_in.leases);
+    let mut patience = leases.patience();
     assert!(!patience.has_asked());
     for round in 1..=ROUNDS {
         assert!(stand_in.serve(&Empty, patience.ask(vec![subject()])).await, "round {round}");

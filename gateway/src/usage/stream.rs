@@ -8,6 +8,8 @@ use protocol::usage::{Entry, Written};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Pipeline, RedisResult};
 
+use crate::redis_run::run_id;
+
 /// How long to wait for a connection or an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -26,11 +28,7 @@ impl Stream {
         let mut connection = tokio::time::timeout(2 * TIMEOUT, connecting)
             .await
             .map_err(|_| redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
-        let run = match redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await {
-            Ok(text) => text.lines().find_map(|line| line.strip_prefix("run_id:")).map(|run| run.trim().to_owned()),
-            Err(error) if error.is_io_error() || error.is_timeout() => return Err(error),
-            Err(_) => None,
-        };
+        let run = run_id(&mut connection).await?;
         Ok((Self { connection }, run))
     }
 

@@ -33,7 +33,7 @@ struct Claim {
 pub struct Heard {
     /// Whether Redis knew the gateway; if not, it lost all claims.
     pub known: bool,
-    /// For how many milliseconds it has had contents.
+    /// For how many milliseconds it has been settling or settled.
     pub age: u64,
     /// The gateways alive, this one included.
     pub alive: Vec<WriterId>,
@@ -51,12 +51,21 @@ impl<K: Ord> Claims<K> {
         *self = Self::default();
     }
 
+    /// Comes back as another run, with what it had saved.
+    pub fn restart(&mut self) {
+        self.since = None;
+    }
+
     /// A gateway says that it is there.
     pub fn beat(&mut self, gateway: WriterId, now: i64) -> Heard {
+        let oldest = now - signed(millis(DEAD_AFTER));
+        if self.beats.values().all(|beat| *beat < oldest) {
+            self.since = None;
+        }
         let known = self.beats.insert(gateway, now).is_some();
         self.beats.retain(|_, beat| *beat > now - signed(millis(FORGET)));
         let since = *self.since.insert(self.since.filter(|since| *since <= now).unwrap_or(now));
-        let alive = self.beats.iter().filter(|(_, beat)| **beat >= now - signed(millis(DEAD_AFTER)));
+        let alive = self.beats.iter().filter(|(_, beat)| **beat >= oldest);
         Heard { known, age: (now - since).unsigned_abs(), alive: alive.map(|(gateway, _)| *gateway).collect() }
     }
 

@@ -12,16 +12,16 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 /// Lua: `KEYS` beats, since; `ARGV` gateway, dead after, forget after.
 ///
-/// Answers with whether Redis knew the gateway, for how many milliseconds it has had contents, and the gateways alive.
+/// Where no gateway was heard claims may be taken for those of the dead: there it begins anew to settle. Answers with
+/// whether Redis knew the gateway, for how many milliseconds it has been settling or settled, and the gateways alive.
 const BEAT: &str = "\
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
+local heard = redis.call('ZRANGEBYSCORE', KEYS[1], now - ARGV[2], '+inf')
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[3])
 local since = tonumber(redis.call('GET', KEYS[2]) or now + 1)
-if since > now then
-  since = now
-  redis.call('SET', KEYS[2], string.format('%d', now))
-end
+if since > now or #heard == 0 then since = now end
+redis.call('SET', KEYS[2], string.format('%d', since), 'PX', ARGV[3])
 return {known, now - since, redis.call('ZRANGEBYSCORE', KEYS[1], now - ARGV[2], '+inf')}";
 
 /// Lua: `KEYS` beats, since, then a hash of claims per question; `ARGV` gateway, sequence, parts, dead after, settle,
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(beat_arguments(), [3_000, 7_200_000]);
         let one = Ask { must: 1, need: 2, spare: 3, limit: 4, base: 5, next: Some(6), linger: 7 };
         let other = Ask { must: u64::MAX, next: None, ..one };
-        let right = [9, 8, 3_000, 1_000, 600_000, 1, 2, 3, 4, 5, 6, 7, 1 << 50, 2, 3, 4, 5, -1, 7];
+        let right = [9, 8, 3_000, 2_000, 600_000, 1, 2, 3, 4, 5, 6, 7, 1 << 50, 2, 3, 4, 5, -1, 7];
         assert_eq!(ask_arguments(9, 4, &[one, other]), right);
     }
 

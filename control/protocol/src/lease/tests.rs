@@ -44,6 +44,9 @@ enum Step {
         gateway: usize,
     },
     Flush,
+    Save,
+    /// Redis comes back as it was saved.
+    Restart,
     LateArrives,
 }
 
@@ -59,12 +62,14 @@ struct Gateway {
     at_once: Slots,
     sequence: u64,
     heard: Option<u64>,
+    age: u64,
     settled: bool,
     alive: u32,
 }
 
 struct World {
     claims: Claims<Pool>,
+    saved: Claims<Pool>,
     gateways: Vec<Gateway>,
     late: Vec<(Pool, usize, u64, u32, Ask)>,
     limit: u64,
@@ -83,11 +88,13 @@ impl World {
             at_once: Slots::default(),
             sequence: 0,
             heard: None,
+            age: 0,
             settled: false,
             alive: 1,
         };
         let mut world = Self {
             claims: Claims::default(),
+            saved: Claims::default(),
             gateways: (0..gateways).map(gateway).collect(),
             late: Vec::new(),
             limit,
@@ -136,7 +143,9 @@ impl World {
             one.at_once.lapse();
         }
         one.heard = Some(self.now);
-        if !known || missed {
+        let doubtful = !known || missed || age < one.age;
+        one.age = age;
+        if doubtful {
             one.settled = false;
             self.ask(gateway, Pool::Rate, 0, Fate::Answered);
             self.ask(gateway, Pool::AtOnce, 0, Fate::Answered);
@@ -252,6 +261,13 @@ impl World {
             }
             Step::End { gateway } => self.end(gateway % self.gateways.len()),
             Step::Flush => self.claims.flush(),
+            Step::Save => self.saved = self.claims.clone(),
+            Step::Restart => {
+                self.claims = self.saved.clone();
+                self.claims.restart();
+                // What was on its way went with the connections.
+                self.late.clear();
+            }
             Step::LateArrives => self.late_arrives(),
         }
     }
@@ -274,6 +290,16 @@ fn steps(longest: u64, silent: u8) -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::LateArrives),
     ];
     prop::collection::vec(step, 1..200)
+}
+
+/// Redis is away from all for some time, or comes back on what it had saved.
+fn outages() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (1..30_000_u64).prop_map(|millis| Step::Pass { millis, silent: u8::MAX }),
+        1 => Just(Step::Save),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Flush),
+    ]
 }
 
 /// Runs the steps, and shows after each that neither limit is exceeded.
@@ -323,6 +349,18 @@ proptest! {
     }
 
     #[test]
+    fn no_limit_is_exceeded_when_redis_was_away_from_all_or_comes_back_on_what_it_had_saved(
+        limit in 0_u64..40,
+        steps in prop::collection::vec((outages(), steps(500, 0)), 1..6),
+    ) {
+        let mut world = World::new(4, limit);
+        for (outage, steps) in steps {
+            world.step(&outage);
+            limits_hold(&mut world, &steps)?;
+        }
+    }
+
+    #[test]
     fn what_one_gateway_does_not_use_another_gets_within_seconds(
         limit in 1_u64..200,
         bursts in prop::collection::vec((0..4_usize, 1..50_u8), 0..8),
@@ -362,11 +400,11 @@ fn a_redis_that_was_emptied_knows_nobody_and_gives_out_nothing_at_first() {
     let (one, another) = (WriterId(Uuid::from_u128(1)), WriterId(Uuid::from_u128(2)));
     let ask = Ask { must: 1, need: 2, spare: 0, limit: 10, base: 0, next: None, linger: 0 };
     claims.beat(one, 0);
-    let (settled, answer) = claims.ask(Pool::Rate, one, 1, 1, &ask, 1_000);
+    let (settled, answer) = claims.ask(Pool::Rate, one, 1, 1, &ask, 2_000);
     assert_eq!((settled, answer.held, answer.left), (true, 3, 7));
     claims.flush();
-    assert!(!claims.beat(one, 1_000).known);
-    let (settled, answer) = claims.ask(Pool::Rate, another, 1, 1, &ask, 1_999);
+    assert!(!claims.beat(one, 2_000).known);
+    let (settled, answer) = claims.ask(Pool::Rate, another, 1, 1, &ask, 3_999);
     assert_eq!((settled, answer.held, answer.left), (false, 1, 9));
 }
 

@@ -171,7 +171,8 @@ async fn hold(
     chute: ChuteId,
     funds: Option<&FundsEntry>,
 ) -> Result<QuotaHold, Refusal> {
-    let mut patience = stand_in.leases.patience();
+    let leases = Arc::clone(&stand_in.leases);
+    let mut patience = leases.patience();
     stand_in.serve(quota, quota.hold(user, chute, funds, noon(), &mut patience)).await
 }
 
@@ -221,7 +222,8 @@ async fn a_balance_pays_for_nothing_while_redis_has_not_settled() {
     let mut stand_in = StandIn::new();
     let (quota, user, chute) = (shared(&stand_in), user(&[(Bucket::Default, 0)]), ChuteId::random());
     let rich = balance(1_000_000);
-    let mut patience = stand_in.leases.patience();
+    let leases = Arc::clone(&stand_in.leases);
+    let mut patience = leases.patience();
     stand_in.settle(false);
     let call = quota.hold(&user, chute, Some(&rich), noon(), &mut patience);
     // The call runs first, and waits.

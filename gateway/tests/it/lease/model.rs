@@ -26,6 +26,7 @@ enum Step {
         asks: Vec<(u8, Ask)>,
     },
     Flush,
+    Restart,
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
@@ -51,6 +52,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             Step::Ask { gateway, sequence, gateways, asks: asks.into_iter().collect() }
         }),
         1 => Just(Step::Flush),
+        1 => Just(Step::Restart),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -59,9 +61,9 @@ fn key(pool: u8) -> Key {
     Key::instance_lease(protocol::ids::InstanceId(Uuid::from_u128(pool.into())))
 }
 
-fn beat(redis: &mut redis::Connection, gateway: WriterId, now: i64) -> Heard {
+fn beat(redis: &mut redis::Connection, run: &str, gateway: WriterId, now: i64) -> Heard {
     let mut command = redis::cmd("EVAL");
-    command.arg(script::beat(Some(now))).arg(2).arg(Key::lease_beats().as_str()).arg(Key::lease_since().as_str());
+    command.arg(script::beat(Some(now))).arg(2).arg(Key::lease_beats().as_str()).arg(Key::lease_since(run).as_str());
     command.arg(gateway.to_string()).arg(&script::beat_arguments());
     let (known, age, alive): (bool, u64, Vec<String>) = command.query(redis).unwrap();
     let mut alive: Vec<WriterId> = alive.iter().map(|gateway| gateway.parse().unwrap()).collect();
@@ -78,19 +80,20 @@ fn redis_answers_as_the_model_says() {
         let mut redis = redis.borrow_mut();
         redis::cmd("FLUSHALL").exec(&mut *redis).unwrap();
         let (mut model, mut now) = (Claims::<u8>::default(), 1_700_000_000_000_i64);
+        let mut run = "first".to_owned();
         for step in steps {
             match step {
                 Step::Pass(millis) => now += millis,
                 Step::Beat(gateway) => {
                     let gateway = WriterId(Uuid::from_u128(gateway));
-                    prop_assert_eq!(beat(&mut redis, gateway, now), model.beat(gateway, now));
+                    prop_assert_eq!(beat(&mut redis, &run, gateway, now), model.beat(gateway, now));
                 }
                 Step::Ask { gateway, sequence, gateways, asks } => {
                     let gateway = WriterId(Uuid::from_u128(gateway));
                     let questions: Vec<Ask> = asks.iter().map(|(_, ask)| *ask).collect();
                     let mut command = redis::cmd("EVAL");
                     command.arg(script::ask(Some(now))).arg(2 + asks.len());
-                    command.arg(Key::lease_beats().as_str()).arg(Key::lease_since().as_str());
+                    command.arg(Key::lease_beats().as_str()).arg(Key::lease_since(&run).as_str());
                     for (pool, _) in &asks {
                         command.arg(key(*pool).as_str());
                     }
@@ -105,6 +108,10 @@ fn redis_answers_as_the_model_says() {
                 Step::Flush => {
                     redis::cmd("FLUSHALL").exec(&mut *redis).unwrap();
                     model.flush();
+                }
+                Step::Restart => {
+                    run.push('x');
+                    model.restart();
                 }
             }
         }
