@@ -24,12 +24,12 @@ const ANSWER: Duration = Duration::from_millis(200);
 
 /// So many bursts of calls at all gateways, each call on its own; how many were let in.
 async fn bursts(scene: &Scene, user: &User, host: &str, path: &str, body: &Value) -> usize {
-    let mut let_in = 0;
-    for _ in 0..Size::asked().pick(10, 200) {
+    let (web, mut let_in) = (scene.client(), 0);
+    for _ in 0..Size::asked().pick(10, 100) {
         let mut calls = JoinSet::new();
         for call in 0..GATEWAYS * OFFERED {
             let url = format!("{}{path}", scene.url_at(host, call % GATEWAYS));
-            let request = scene.client().post(url).bearer_auth(&user.key).json(body).timeout(LONGEST);
+            let request = web.post(url).bearer_auth(&user.key).json(body).timeout(LONGEST);
             calls.spawn(async move {
                 let answer = request.send().await.unwrap();
                 let status = answer.status();
