@@ -238,7 +238,7 @@ mod tests {
         let beat = protocol::lease::script::beat(None);
         let loaded = answer(&redis, User::Gateway, &["SCRIPT", "LOAD", &beat]).await.unwrap();
         let loaded: String = redis::from_redis_value(loaded).unwrap();
-        let beats = ["EVALSHA", &loaded, "2", "lease:beats", "lease:since:1f", "gateway", "3000", "9000"];
+        let beats = ["EVALSHA", &loaded, "2", "lease:beats", "lease:since:1f", "gateway", "3000", "9000", "1000"];
         assert!(answer(&redis, User::Gateway, &beats).await.is_ok());
         assert!(answer(&redis, User::Gateway, &["SCRIPT", "FLUSH"]).await.is_err());
         assert!(answer(&redis, User::Control, &["CONFIG", "GET", "port"]).await.is_err());

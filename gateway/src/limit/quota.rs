@@ -7,15 +7,15 @@
 //! let more than the allowance through without a balance. A place has no share: with Redis away only what is ready
 //! serves, and a balance pays for nothing.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
 use dashmap::DashMap;
 use protocol::ids::{ChuteId, UserId, WriterId};
-use protocol::lease::holding::{Holding, Now, Verdict};
-use protocol::lease::{Answer, Ask, Redis, Terms};
+use protocol::lease::allowance::Allowance;
+use protocol::lease::holding::{Now, Verdict};
+use protocol::lease::{Answer, Ask, Redis};
 use protocol::principal::{Bucket, FundsEntry, UserEntry, permission};
 
 use crate::clock::Clock;
@@ -30,14 +30,8 @@ const EXEMPT: u64 = permission::FREE_ACCOUNT | permission::INVOICE_BILLING;
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Pause between two looks at what control has counted of accounts that are nearly used up.
 const RECOUNT_EVERY: Duration = Duration::from_secs(1);
-/// After this time without a call its unconfirmed calls are taken for confirmed.
+/// After this time without a call it is asked what control has counted of its calls, so that it can be forgotten.
 const IDLE_AFTER: TimeDelta = TimeDelta::hours(1);
-/// How long the calls of a gateway that is gone count: its log is adopted and counted meanwhile.
-const LINGER: Duration = Duration::from_hours(1);
-/// How long an allowance is believed to be used up without asking again.
-const RECHECK: Duration = Duration::from_secs(1);
-/// Seconds of the busiest second's calls that are kept ready, for when Redis is away; at times it is half of them.
-const READY: u32 = 60;
 
 /// Daily allowances.
 pub struct Quota {
@@ -57,16 +51,9 @@ struct AccountKey {
     day: NaiveDate,
 }
 
-/// What this process knows of an allowance that control does not know yet.
+/// An allowance, and when it was last asked for.
 struct Account {
-    in_flight: u64,
-    /// Sequences of delivered calls; only those above our mark count.
-    delivered: BTreeSet<u64>,
-    quota: u64,
-    /// Calls that control has counted.
-    counted: u64,
-    /// Places for more.
-    holding: Holding,
+    allowance: Allowance,
     touched: DateTime<Utc>,
 }
 
@@ -76,8 +63,10 @@ pub struct QuotaHold {
     accounts: Arc<Accounts>,
     leases: Arc<Leases>,
     key: AccountKey,
-    /// Whether it is a slot that another call may have after this one.
+    /// Whether it is a slot that another call may have if this one comes to nothing.
     is_slot: bool,
+    /// The call's place in our record log, once it was delivered.
+    delivered: Option<u64>,
 }
 
 impl Quota {
@@ -151,7 +140,13 @@ impl Quota {
                 }
             }
         };
-        Ok(QuotaHold { accounts: Arc::clone(&self.accounts), leases: Arc::clone(&self.leases), key, is_slot })
+        Ok(QuotaHold {
+            accounts: Arc::clone(&self.accounts),
+            leases: Arc::clone(&self.leases),
+            key,
+            is_slot,
+            delivered: None,
+        })
     }
 
     /// Takes a place that is ready here.
@@ -164,18 +159,11 @@ impl Quota {
         moment: Moment,
     ) -> Verdict {
         let mut account = self.accounts.entry(key).or_insert_with(|| Account::new(now));
-        account.quota = quota;
         account.touched = now;
+        account.allowance.grant(quota);
         account.recount(key, self.writer, funds);
-        let (used, now) = (account.used(), moment.with(account.terms()));
-        let verdict = account.holding.test(used, now);
-        match verdict {
-            Verdict::Fits => {
-                account.holding.take(now);
-                account.in_flight += 1;
-            }
-            Verdict::Full | Verdict::Ask | Verdict::Unknown => account.holding.missed(now),
-        }
+        let now = account.at(moment);
+        let verdict = account.allowance.take(now);
         if verdict != Verdict::Ask {
             account.nudge_if_due(key, &self.leases, moment);
         }
@@ -185,7 +173,7 @@ impl Quota {
     /// Counts a call that is paid for, beyond the allowance.
     fn pay(&self, key: AccountKey) {
         if let Some(mut account) = self.accounts.get_mut(&key) {
-            account.in_flight += 1;
+            account.allowance.pay();
         }
     }
 
@@ -193,7 +181,9 @@ impl Quota {
     pub async fn sweep_always(self: Arc<Self>, clock: Clock) {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
-            sweep(&self.accounts, clock.now());
+            let now = clock.now();
+            self.recount(|_, account| account.is_ahead_and_idle(now)).await;
+            sweep(&self.accounts, now);
         }
     }
 
@@ -201,18 +191,20 @@ impl Quota {
     pub async fn recount_always(self: Arc<Self>) {
         loop {
             tokio::time::sleep(RECOUNT_EVERY).await;
-            let scarce: Vec<AccountKey> = self
-                .accounts
-                .iter()
-                .filter(|account| !account.delivered.is_empty() && account.holding.left() < account.quota / 2)
-                .map(|account| *account.key())
-                .collect();
-            for key in scarce {
-                // What cannot be read now is read a second later.
-                let Ok(funds) = self.principals.funds(key.user).await else { break };
-                if let Some(mut account) = self.accounts.get_mut(&key) {
-                    account.recount(key, self.writer, funds.as_deref());
-                }
+            self.recount(|_, account| account.allowance.is_ahead() && account.allowance.is_scarce()).await;
+        }
+    }
+
+    /// Learns what control has counted of the accounts that are wanted.
+    async fn recount(&self, wanted: impl Fn(&AccountKey, &Account) -> bool) {
+        let wanted =
+            self.accounts.iter().filter(|account| wanted(account.key(), account)).map(|account| *account.key());
+        let keys: Vec<AccountKey> = wanted.collect();
+        for key in keys {
+            // What cannot be read now is read later.
+            let Ok(funds) = self.principals.funds(key.user).await else { return };
+            if let Some(mut account) = self.accounts.get_mut(&key) {
+                account.recount(key, self.writer, funds.as_deref());
             }
         }
     }
@@ -221,37 +213,37 @@ impl Quota {
 impl Book for Quota {
     fn ask(&self, subject: &Subject, waiting: u64, moment: Moment) -> Option<Ask> {
         let mut account = self.accounts.get_mut(&AccountKey::of(subject)?)?;
-        let (used, counted, now) = (account.used(), account.counted, moment.with(account.terms()));
-        Some(account.holding.ask(used, counted, waiting, None, now))
+        let now = account.at(moment);
+        Some(account.allowance.ask(waiting, now))
     }
 
     fn answer(&self, subject: &Subject, asked: &Ask, answer: Option<&Answer>, moment: Moment) {
         let account = AccountKey::of(subject).and_then(|key| self.accounts.get_mut(&key));
         let Some(mut account) = account else { return };
-        let now = moment.with(account.terms());
+        let now = account.at(moment);
         match answer {
-            Some(answer) => account.holding.answer(asked, answer, now),
-            None => account.holding.unanswered(),
+            Some(answer) => account.allowance.answer(asked, answer, now),
+            None => account.allowance.unanswered(),
         }
     }
 
     fn survey(&self, all: bool, moment: Moment, survey: &mut Survey) {
         for mut account in self.accounts.iter_mut() {
-            let (used, now) = (account.used(), moment.with(account.terms()));
-            survey.ready += account.holding.free();
-            survey.used += used;
-            if account.holding.is_due(used, now) || (all && (used > 0 || !account.holding.is_idle())) {
+            let now = account.at(moment);
+            survey.ready += account.allowance.holding().free();
+            survey.used += account.allowance.used();
+            if account.allowance.is_due(now) || (all && !account.allowance.is_idle()) {
                 survey.due.push(account.key().subject());
             }
         }
     }
 
     fn lapse(&self) {
-        self.accounts.iter_mut().for_each(|mut account| account.holding.lapse());
+        self.accounts.iter_mut().for_each(|mut account| account.allowance.lapse());
     }
 
     fn close(&self) {
-        self.accounts.iter_mut().for_each(|mut account| account.holding.close());
+        self.accounts.iter_mut().for_each(|mut account| account.allowance.close());
     }
 }
 
@@ -277,25 +269,17 @@ impl QuotaHold {
 
     /// Turns the place into a used one: the call was delivered, and this is its place in our record log.
     pub fn counted(mut self, sequence: u64) {
-        self.is_slot = false;
-        if let Some(mut account) = self.accounts.get_mut(&self.key) {
-            account.delivered.insert(sequence);
-            // Beyond the allowance only "all of it" counts. Confirmation goes upwards, so that as long as one of the
-            // oldest were unconfirmed, all of the newest are, and these alone fill the allowance.
-            while account.delivered.len() as u64 > account.quota.max(1) {
-                account.delivered.pop_first();
-            }
-        }
+        self.delivered = Some(sequence);
     }
 }
 
 impl Drop for QuotaHold {
     fn drop(&mut self) {
         if let Some(mut account) = self.accounts.get_mut(&self.key) {
-            account.in_flight = account.in_flight.saturating_sub(1);
             let moment = self.leases.moment();
-            if self.is_slot {
-                account.holding.give_back(1, moment.redis);
+            match self.delivered {
+                Some(sequence) => account.allowance.deliver(sequence),
+                None => account.allowance.give_up(self.is_slot, moment.redis),
             }
             account.nudge_if_due(self.key, &self.leases, moment);
         }
@@ -304,34 +288,29 @@ impl Drop for QuotaHold {
 
 impl Account {
     fn new(now: DateTime<Utc>) -> Self {
-        let holding = Holding::default();
-        Self { in_flight: 0, delivered: BTreeSet::new(), quota: 0, counted: 0, holding, touched: now }
+        Self { allowance: Allowance::default(), touched: now }
     }
 
     /// Takes over what control has counted: those of our calls are its from then on.
     fn recount(&mut self, key: AccountKey, writer: WriterId, funds: Option<&FundsEntry>) {
         // An entry of another day says nothing about this one.
         let Some(funds) = funds.filter(|funds| funds.day == key.day) else { return };
-        if let Some(next) = funds.marks.get(&writer).and_then(|mark| mark.checked_add(1)) {
-            self.delivered = self.delivered.split_off(&next);
-        }
-        self.counted = funds.used.get(&key.bucket).copied().unwrap_or(0);
+        let used = funds.used.get(&key.bucket).copied().unwrap_or(0);
+        self.allowance.recount(used, funds.marks.get(&writer).copied());
     }
 
-    /// Calls in flight, and delivered ones that control has not counted.
-    fn used(&self) -> u64 {
-        self.delivered.len() as u64 + self.in_flight
+    fn at(&self, moment: Moment) -> Now {
+        moment.with(self.allowance.terms())
     }
 
-    fn terms(&self) -> Terms {
-        let limit = self.quota.saturating_sub(self.counted);
-        Terms { limit, linger: LINGER, recheck: RECHECK, keen: RECHECK, ready: READY, shared: false }
+    fn is_ahead_and_idle(&self, now: DateTime<Utc>) -> bool {
+        now - self.touched > IDLE_AFTER && self.allowance.is_ahead()
     }
 
     fn nudge_if_due(&mut self, key: AccountKey, leases: &Leases, moment: Moment) {
-        let (used, now): (u64, Now) = (self.used(), moment.with(self.terms()));
-        if self.holding.is_due(used, now) && !leases.nudge(key.subject()) {
-            self.holding.unanswered();
+        let now = self.at(moment);
+        if self.allowance.is_due(now) && !leases.nudge(key.subject()) {
+            self.allowance.unanswered();
         }
     }
 }
@@ -350,16 +329,12 @@ fn next_midnight(now: DateTime<Utc>) -> DateTime<Utc> {
     tomorrow.and_time(NaiveTime::MIN).and_utc()
 }
 
-/// Forgets accounts without a call in flight that are of another day, empty and given back, or idle for long.
+/// Forgets accounts without a call in flight that are of another day, or of which nothing is left. Calls of today that
+/// control has not counted are never forgotten, however long it does not.
 fn sweep(accounts: &Accounts, now: DateTime<Utc>) {
     let today = now.date_naive();
-    accounts.retain(|key, account| {
-        if now - account.touched > IDLE_AFTER {
-            account.delivered.clear();
-        }
-        let is_over = key.day != today || (account.delivered.is_empty() && account.holding.is_idle());
-        account.in_flight > 0 || !is_over
-    });
+    accounts
+        .retain(|key, account| account.allowance.in_flight() > 0 || (key.day == today && !account.allowance.is_idle()));
 }
 
 #[cfg(test)]

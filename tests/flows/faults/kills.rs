@@ -30,8 +30,8 @@ const UPGRADING: f64 = 0.3;
 const TAKE_OVER: Duration = Duration::from_millis(1500);
 /// About how many bytes Redis is told in a second, which is how often it makes them durable.
 const LAST_SECOND: u64 = 64 << 10;
-/// Streams that a thousand kills have to cut: about one for each gateway that died.
-const CUT: usize = 300;
+/// Streams that a thousand kills have to cut: more than one for each gateway that died.
+const CUT: usize = 500;
 /// Kills between two lines about how far it is.
 const TOLD_EVERY: usize = 50;
 

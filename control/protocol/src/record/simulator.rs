@@ -5,6 +5,7 @@
 //! and within a bounded number of rounds everything has to be in Postgres.
 
 pub(crate) mod chance;
+mod desk;
 pub(crate) mod disk;
 mod gateway;
 mod ingester;
@@ -41,6 +42,8 @@ pub(crate) enum Bug {
     NoSlots,
     /// The ingester publishes a mark that is not committed.
     PublishesTooMuch,
+    /// A delivered call gives its place in the allowance back.
+    GivesDeliveredBack,
     /// The ingester panics over an attempt that comes again.
     Panics,
 }

@@ -60,7 +60,7 @@ impl Table {
             match self.quota.try_hold(key, quota, funds, now, moment) {
                 Verdict::Fits => {
                     let (accounts, leases) = (Arc::clone(&self.quota.accounts), Arc::clone(&self.quota.leases));
-                    return Some(QuotaHold { accounts, leases, key, is_slot: true });
+                    return Some(QuotaHold { accounts, leases, key, is_slot: true, delivered: None });
                 }
                 Verdict::Full => return None,
                 Verdict::Ask => {
@@ -106,7 +106,7 @@ fn without_redis_nothing_is_let_in_but_what_was_ready() {
     let (user, chute) = (user(&[(Bucket::Default, 100)]), ChuteId::random());
     let held = table.hold(&user, chute, None, noon()).unwrap();
     let key = held.key;
-    let ready = table.quota.accounts.get(&key).unwrap().holding.free();
+    let ready = table.quota.accounts.get(&key).unwrap().allowance.holding().free();
     assert!(ready > 0);
     let away = Moment { time: Duration::from_secs(11), redis: Redis::Away, gateways: 1 };
     for _ in 0..ready {
@@ -138,7 +138,7 @@ fn a_call_in_flight_holds_a_place_and_gives_it_back_when_it_fails() {
     assert!(table.hold(&user, chute, None, noon()).is_none());
     drop(held);
     // The slot came back while the link of this test says that redis is away: then it is not used a second time.
-    assert_eq!(table.quota.accounts.iter().next().unwrap().used(), 0);
+    assert_eq!(table.quota.accounts.iter().next().unwrap().allowance.used(), 0);
 }
 
 #[test]
@@ -151,10 +151,10 @@ fn what_is_over_is_forgotten() {
     sweep(&accounts, noon());
     assert_eq!(accounts.len(), 2);
     drop(in_flight);
-    sweep(&accounts, noon() + TimeDelta::minutes(59));
-    assert_eq!(accounts.len(), 1);
-    accounts.iter_mut().for_each(|mut account| account.holding = Holding::default());
-    sweep(&accounts, noon() + TimeDelta::minutes(61));
+    sweep(&accounts, noon() + TimeDelta::hours(11));
+    assert_eq!(accounts.len(), 1, "control has not counted it");
+    accounts.iter_mut().for_each(|mut account| account.allowance = Allowance::default());
+    sweep(&accounts, noon() + TimeDelta::hours(11));
     assert_eq!(accounts.len(), 0);
 }
 
@@ -228,7 +228,7 @@ async fn a_balance_pays_for_nothing_while_redis_has_not_settled() {
     let call = quota.hold(&user, chute, Some(&rich), noon(), &mut patience);
     // The call runs first, and waits.
     let (held, ()) = tokio::join!(biased; call, async {
-        assert_eq!(quota.accounts.iter().map(|account| account.in_flight).sum::<u64>(), 0, "nothing is paid for yet");
+        assert_eq!(quota.accounts.iter().map(|account| account.allowance.in_flight()).sum::<u64>(), 0, "nothing is paid for yet");
         stand_in.settle(true);
     });
     assert!(held.is_ok());
@@ -284,10 +284,11 @@ fn what_control_counted_on_another_day_says_nothing_and_marks_of_other_writers_n
     let key = AccountKey { user: UserId::random(), bucket: Bucket::Default, day };
     let recounted = |funds: Option<FundsEntry>| {
         let mut account = Account::new(noon());
-        account.delivered.extend([7, 8, 9]);
-        account.in_flight = 10;
+        account.allowance.grant(100);
+        (0..13).for_each(|_| account.allowance.pay());
+        (7..=9).for_each(|sequence| account.allowance.deliver(sequence));
         account.recount(key, writer, funds.as_ref());
-        (account.counted, account.used())
+        (100 - account.allowance.terms().limit, account.allowance.used())
     };
     let used = [(Bucket::Default, 2)];
     assert_eq!(recounted(None), (0, 13));
@@ -295,24 +296,6 @@ fn what_control_counted_on_another_day_says_nothing_and_marks_of_other_writers_n
     assert_eq!(recounted(Some(funds(0, day, &used, &[(writer, u64::MAX)]))), (2, 13), "no log has so many");
     assert_eq!(recounted(Some(funds(0, day, &used, &[(WriterId::random(), 8)]))), (2, 13));
     assert_eq!(recounted(Some(funds(0, day + Days::new(1), &used, &[(writer, 8)]))), (0, 13));
-}
-
-#[test]
-fn of_more_calls_than_the_allowance_has_the_newest_are_remembered() {
-    let mut table = Table::new();
-    let (user, chute) = (user(&[(Bucket::Default, 3)]), ChuteId::random());
-    let remembered = |table: &Table| table.quota.accounts.iter().next().unwrap().delivered.clone();
-    let holds: Vec<_> = (0..3).map(|_| table.hold(&user, chute, None, noon()).unwrap()).collect();
-    for (sequence, hold) in (11..).zip(holds) {
-        hold.counted(sequence);
-    }
-    assert_eq!(remembered(&table), [11, 12, 13].into());
-    let key = AccountKey { user: user.id, bucket: Bucket::Default, day: noon().date_naive() };
-    let (accounts, leases) = (Arc::clone(&table.quota.accounts), Arc::clone(&table.quota.leases));
-    table.quota.pay(key);
-    QuotaHold { accounts, leases, key, is_slot: false }.counted(14);
-    assert_eq!(remembered(&table), [12, 13, 14].into());
-    assert_eq!(table.quota.accounts.iter().next().unwrap().in_flight, 0);
 }
 
 #[tokio::test]
@@ -337,7 +320,7 @@ async fn a_call_that_was_paid_for_gives_no_place_back() {
         drop(hold(&mut stand_in, &quota, &user, chute, Some(&rich)).await.unwrap());
     }
     let account = quota.accounts.iter().next().unwrap();
-    assert_eq!((account.in_flight, account.holding.free()), (0, 0));
+    assert_eq!((account.allowance.in_flight(), account.allowance.holding().free()), (0, 0));
 }
 
 #[tokio::test]
@@ -360,7 +343,7 @@ async fn what_is_used_and_ready_is_surveyed_and_given_up_at_the_end() {
     assert_eq!((survey(true).used, survey(true).ready), (0, 50));
     quota.lapse();
     assert_eq!(survey(true).ready, 0);
-    quota.accounts.iter_mut().for_each(|mut account| account.holding.give_back(9, Redis::There));
+    quota.accounts.iter_mut().for_each(|mut account| account.allowance.give_up(true, Redis::There));
     quota.close();
     let found = survey(true);
     assert_eq!((found.due, found.ready), (vec![subject], 0), "redis does not know it yet");

@@ -84,10 +84,11 @@ fn each_planted_bug_is_found() {
         Bug::AdoptsTheLiving,
         Bug::NoSlots,
         Bug::PublishesTooMuch,
+        Bug::GivesDeliveredBack,
         Bug::Panics,
     ] {
         let mut figures = Figures::default();
-        let found = (0..400).find_map(|seed| simulate(seed, Some(bug), &mut figures).err());
+        let found = (0..2000).find_map(|seed| simulate(seed, Some(bug), &mut figures).err());
         assert!(found.is_some(), "{bug:?} was not found in {} runs", figures.runs);
     }
 }
