@@ -24,6 +24,8 @@ pub struct Counters {
     pub in_flight: usize,
     /// Answers that stopped without a word, as told.
     pub stalled: u64,
+    /// The most calls that were being answered at once.
+    pub most_in_flight: usize,
     /// The latest answers that the other side did not wait for.
     pub closed_early: Vec<ClosedEarly>,
 }

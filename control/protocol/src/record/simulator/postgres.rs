@@ -109,6 +109,7 @@ impl Postgres {
         if found.new.iter().any(|entry| self.rows.contains_key(&entry.attempt())) {
             found = ledger::attempts(batch, batch.first_finals(), held);
         }
+        assert!(self.bug != Some(Bug::Panics) || found.repeated == 0, "a planted panic");
         self.contradicted += found.contradicted;
         for entry in found.new {
             let hour = match self.bug {
