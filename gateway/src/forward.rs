@@ -230,7 +230,8 @@ fn asks_for_websocket(request: &RequestHeader) -> bool {
     http1 && request.method == Method::GET && !has_body && is(CONNECTION, b"upgrade") && is(UPGRADE, b"websocket")
 }
 
-/// Removes what only the edge may say about a client, and says it; each run of slashes in the path becomes one.
+/// Removes what only the edge may say about a client, and says it; the target becomes a path without runs of slashes.
+/// What ends at this hop the framework has removed before, with what `Connection` names.
 ///
 /// # Errors
 /// When a header cannot be set.
@@ -252,19 +253,22 @@ pub fn rewrite_request(request: &mut RequestHeader, client: Client) -> pingora::
     if let Some(host) = request.headers.get(HOST).cloned() {
         request.insert_header(FORWARDED_HOST, host)?;
     }
-    merge_slashes_in(request)
+    set_path(request)
 }
 
-/// Auditors ask for `//invocations/…`: services get each run of slashes as one.
-fn merge_slashes_in(request: &mut RequestHeader) -> pingora::Result<()> {
-    if let Cow::Owned(mut target) = merge_slashes(request.uri.path()) {
-        if let Some(query) = request.uri.query() {
-            target.push('?');
-            target.push_str(query);
-        }
-        request.set_raw_path(target.as_bytes())?;
+/// Auditors ask for `//invocations/…`, and a target may be a whole URL: services get a path, with each run of slashes
+/// as one.
+fn set_path(request: &mut RequestHeader) -> pingora::Result<()> {
+    let path = merge_slashes(request.uri.path());
+    if matches!(path, Cow::Borrowed(_)) && request.raw_path().starts_with(b"/") {
+        return Ok(());
     }
-    Ok(())
+    let mut target = path.into_owned();
+    if let Some(query) = request.uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    request.set_raw_path(target.as_bytes())
 }
 
 /// The answer in place of a service's own.

@@ -58,6 +58,8 @@ pub struct Options {
     pub clock_offset: i64,
     /// Whether gateways reach Redis through a proxy that can be frozen.
     pub freezable_redis: bool,
+    /// Whether Redis writes down what it is told, so that one that was killed comes back with it.
+    pub durable_redis: bool,
     /// Who hears what is being done.
     pub progress: fn(&str),
 }
@@ -107,6 +109,7 @@ impl Options {
             gateway_settings: Vec::new(),
             clock_offset: 0,
             freezable_redis: false,
+            durable_redis: false,
             progress: |_| {},
         }
     }

@@ -18,7 +18,7 @@
 //! * Redis away: a gateway that did not hear it for the time of its lease uses up what it holds ready, and from then on
 //!   lets in at most [`share`] of a limit. All together at most `limit + (gateways - 1) × share` in the minute in which
 //!   Redis left, `gateways × share` afterwards. An allowance that is worth money has no share: only what is ready.
-//! * Redis emptied, restarted on what it had saved, or without a word from any gateway for [`DEAD_AFTER`]: it gives out
+//! * Redis emptied, restarted on what it had saved, or without a word from any gateway for [`SILENT_AFTER`]: it gives out
 //!   nothing for [`SETTLE`], in which gateways claim again what they hold and otherwise keep to their share.
 //! * A gateway that died leaves its part of an allowance, with what it kept ready, unused until [`Terms::linger`] is over.
 //! * A gateway that Redis does not hear for [`DEAD_AFTER`], while it hears others, loses its claims, those per minute a
@@ -39,6 +39,9 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(3);
 /// How long a Redis that cannot know what is held gives out nothing, so that gateways can claim it: longer than they take
 /// to connect.
 pub const SETTLE: Duration = Duration::from_secs(2);
+/// After this time without a beat of any gateway Redis settles anew. Of two gateways that come back from a shorter
+/// silence, one within [`SETTLE`] of the other, none has lost its claims.
+pub const SILENT_AFTER: Duration = DEAD_AFTER.saturating_sub(SETTLE);
 /// How long beats are remembered, longer than any claim outlives its gateway.
 pub const FORGET: Duration = Duration::from_hours(2);
 /// How old an answer may be while slots are kept ready.

@@ -72,11 +72,18 @@ fn only_credentials_of_our_header_family_reach_a_service() {
 }
 
 #[test]
-fn a_service_gets_each_run_of_slashes_as_one() {
-    let mut request = RequestHeader::build("GET", b"//invocations///exports?limit=1//2", None).unwrap();
-    rewrite_request(&mut request, Client { address: None, tls: false }).unwrap();
-    assert_eq!(request.uri.to_string(), "/invocations/exports?limit=1//2");
-    assert_eq!(request.raw_path(), b"/invocations/exports?limit=1//2");
+fn a_service_gets_a_path_and_each_run_of_slashes_as_one() {
+    for (target, path) in [
+        ("//invocations///exports?limit=1//2", "/invocations/exports?limit=1//2"),
+        ("http://api.chutes.localhost//users/%2e%2e/me?a=//", "/users/%2e%2e/me?a=//"),
+        ("https://api.chutes.localhost?a=1", "/?a=1"),
+        ("http://api.chutes.localhost", "/"),
+        ("/users/../me/%2f", "/users/../me/%2f"),
+    ] {
+        let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+        rewrite_request(&mut request, Client { address: None, tls: false }).unwrap();
+        assert_eq!((request.uri.to_string().as_str(), request.raw_path()), (path, path.as_bytes()));
+    }
 }
 
 #[test]

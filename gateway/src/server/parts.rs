@@ -44,6 +44,7 @@ pub(super) struct Parts {
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) directory: Arc<Directory>,
     pub(super) principals: Arc<Principals>,
+    pub(super) answers: Arc<Answers>,
     pub(super) limits: Arc<Limits>,
     pub(super) quota: Arc<Quota>,
     pub(super) desk: Arc<Desk>,
@@ -88,6 +89,7 @@ impl Parts {
                 linger: config.upgrade.linger,
             }),
             directory: Directory::new(config, clock, metrics.clone())?,
+            answers: answers(config, &principals, &metrics)?,
             places: Arc::new(places(config, &slots, &loads, &metrics)),
             certificates: Certificates::load(&config.certificates, &config.domain, metrics.tls.clone())?,
             pool: Pool::new(bounds(config), metrics.clone()),
@@ -145,7 +147,7 @@ impl Parts {
             places: self.places.clone(),
             instances: Network::new(config.instances.source, config.instances.connect, self.pool.clone()),
             rerolls: Rerolls::new(config.calls.rerolls, config.calls.reroll),
-            answers: self.answers(config)?,
+            answers: self.answers.clone(),
             log: self.log.clone(),
             strikes: self.strikes.clone(),
             signer: Arc::new(signer),
@@ -158,12 +160,6 @@ impl Parts {
             },
             metrics: self.metrics.clone(),
         })
-    }
-
-    fn answers(&self, config: &Config) -> anyhow::Result<Arc<Answers>> {
-        let key = DirectoryKey::from_hex(config.directory_key.reveal()).context("reading the directory key")?;
-        let (principals, metrics) = (self.principals.clone(), self.metrics.clone());
-        Ok(Arc::new(Answers::new(principals, key.answer_key(), metrics, answer_settings(config))))
     }
 
     pub(super) fn internal(&self, config: &Config) -> Internal {
@@ -237,14 +233,16 @@ fn services(config: &Config) -> Services {
     }
 }
 
-fn answer_settings(config: &Config) -> idempotent::Settings {
-    idempotent::Settings {
+fn answers(config: &Config, principals: &Arc<Principals>, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<Answers>> {
+    let key = DirectoryKey::from_hex(config.directory_key.reveal()).context("reading the directory key")?;
+    let settings = idempotent::Settings {
         keep: config.calls.idempotent,
         largest: config.calls.idempotent_answer,
         total: config.calls.idempotent_answers,
         run_on: config.calls.idempotent_run_on,
         claim: config.calls.idempotent_claim,
-    }
+    };
+    Ok(Arc::new(Answers::new(principals.clone(), key.answer_key(), metrics.clone(), settings)))
 }
 
 fn bounds(config: &Config) -> Bounds {

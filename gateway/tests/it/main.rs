@@ -25,6 +25,7 @@ mod ports;
 mod principals;
 mod redis_replies;
 mod redis_server;
+mod redis_states;
 mod routing;
 mod signed;
 mod slow;

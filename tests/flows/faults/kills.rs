@@ -28,6 +28,10 @@ const PAUSE: Duration = Duration::from_millis(400);
 const UPGRADING: f64 = 0.3;
 /// About how long the next process takes to take over.
 const TAKE_OVER: Duration = Duration::from_millis(1500);
+/// About how many bytes Redis is told in a second, which is how often it makes them durable.
+const LAST_SECOND: u64 = 64 << 10;
+/// Streams that a thousand kills have to cut: more than one for each gateway that died.
+const CUT: usize = 500;
 /// Kills between two lines about how far it is.
 const TOLD_EVERY: usize = 50;
 
@@ -36,21 +40,50 @@ const TOLD_EVERY: usize = 50;
 enum Part {
     /// Postgres, which recovers from its log.
     Postgres,
-    /// Redis, and with it all that it held.
-    Redis,
+    /// Redis, and with it some or all of what it held.
+    Redis(Memory),
     /// The ingester, and with it all other duties.
     Worker,
     /// A gateway, and in it the shipper.
     Gateway(usize),
 }
 
-impl Part {
-    const ALL: [Self; 5] = [Self::Postgres, Self::Redis, Self::Worker, Self::Gateway(0), Self::Gateway(1)];
+/// With what Redis comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Memory {
+    /// With all but the end of what it was told, which was not on its disk yet.
+    Kept,
+    /// With nothing.
+    Emptied,
+}
 
-    async fn kill(self, platform: &mut Platform) -> anyhow::Result<()> {
+impl Part {
+    /// With what Redis comes back is drawn when it is to die.
+    const ALL: [Self; 5] =
+        [Self::Postgres, Self::Redis(Memory::Kept), Self::Worker, Self::Gateway(0), Self::Gateway(1)];
+
+    /// Some of them, in the order in which parts need each other.
+    fn draw(number: usize, choice: &mut StdRng) -> Vec<Self> {
+        let mut parts: Vec<Self> = Self::ALL.choose_multiple(choice, number).copied().collect();
+        for part in &mut parts {
+            if let Self::Redis(memory) = part {
+                *memory = if choice.random() { Memory::Kept } else { Memory::Emptied };
+            }
+        }
+        parts.sort();
+        parts
+    }
+
+    async fn kill(self, platform: &mut Platform, choice: &mut StdRng) -> anyhow::Result<()> {
         match self {
             Self::Postgres => platform.postgres.crash().await,
-            Self::Redis => platform.redis.process().kill(),
+            Self::Redis(memory) => {
+                platform.redis.process().kill()?;
+                match memory {
+                    Memory::Kept => platform.redis.lose_the_last(choice.random_range(0..=LAST_SECOND)),
+                    Memory::Emptied => platform.redis.forget(),
+                }
+            }
             Self::Worker => platform.control.processes()[0].kill(),
             Self::Gateway(number) => platform.gateways[number].kill(),
         }
@@ -75,7 +108,7 @@ impl Part {
     async fn start_again(self, platform: &mut Platform) -> anyhow::Result<()> {
         match self {
             Self::Postgres => platform.postgres.start_again(&platform.spawner).await,
-            Self::Redis => platform.redis.start_again(&platform.spawner).await,
+            Self::Redis(_) => platform.redis.start_again(&platform.spawner).await,
             Self::Worker => platform.control.start_worker_again(&platform.spawner).await,
             Self::Gateway(number) => platform.gateways[number].start_again(&platform.spawner).await,
         }
@@ -89,8 +122,7 @@ async fn kill_at_random(scene: &mut Scene, kills: usize, choice: &mut StdRng) {
     while count < kills {
         sleep(PAUSE.mul_f64(choice.random())).await;
         let together = if choice.random_bool(0.2) { 2 } else { 1 };
-        let mut parts: Vec<Part> = Part::ALL.choose_multiple(choice, together.min(kills - count)).copied().collect();
-        parts.sort();
+        let parts = Part::draw(together.min(kills - count), choice);
         if let [Part::Gateway(number)] = parts[..]
             && choice.random_bool(UPGRADING)
         {
@@ -100,7 +132,7 @@ async fn kill_at_random(scene: &mut Scene, kills: usize, choice: &mut StdRng) {
             *done.entry(format!("{which} Gateway({number})")).or_default() += 1;
         } else {
             for part in &parts {
-                part.kill(&mut scene.platform).await.unwrap();
+                part.kill(&mut scene.platform, choice).await.unwrap();
                 *done.entry(format!("{part:?}")).or_default() += 1;
             }
             for part in &parts {
@@ -128,6 +160,7 @@ async fn whatever_is_killed_at_whatever_moment_each_call_is_counted_once() {
     let seed = proof::seed();
     screen::say(&format!("kills at random: CHUTES_PROOF_SEED={seed} gives the same again"));
     let mut scene = Scene::with(|options| {
+        options.durable_redis = true;
         // Small logs start fast, and what is confirmed is deleted at once: had it not been stored, it would be lost.
         let settings =
             [("GATEWAY_LOG_SEGMENT", "1048576"), ("GATEWAY_MAX_CALLS", "256"), ("GATEWAY_LOG_KEEP_SECONDS", "1")];
@@ -146,6 +179,8 @@ async fn whatever_is_killed_at_whatever_moment_each_call_is_counted_once() {
     show("parts killed at random", &seen);
     let whole = seen.iter().filter(|call| call.end == End::Whole).count();
     assert!(whole > 0, "nobody was served");
+    let cut = seen.iter().filter(|call| call.end == End::Cut && call.tokens > 0).count();
+    assert!(cut >= Size::asked().pick(0, CUT), "only {cut} streams were cut");
     books::balance(&mut scene, &user, &seen).await;
     screen::say(&format!("recorded: {:?}", outcomes(&scene.db).await));
 }

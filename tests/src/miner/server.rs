@@ -191,6 +191,7 @@ impl Instance {
                 return None;
             }
             state.counters.in_flight += 1;
+            state.counters.most_in_flight = state.counters.most_in_flight.max(state.counters.in_flight);
             Some((state.behaviour.next_fault(), state.behaviour.clone()))
         });
         let Some((fault, behaviour)) = admitted else {

@@ -35,7 +35,7 @@ impl Stores {
             postgres.empty(secrets).await.context("emptying the database")?;
         }
         say("starting Redis");
-        let redis = Redis::start(folder, ports.claim("redis")?, secrets, spawner).await?;
+        let redis = Redis::start(folder, options.durable_redis, ports.claim("redis")?, secrets, spawner).await?;
         let redis_proxy = if options.freezable_redis {
             Some(Proxy::start(ports.claim("redis-proxy")?, redis.port).await?)
         } else {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::script::millis;
-use super::{Answer, Ask, DEAD_AFTER, FORGET, SETTLE, parts};
+use super::{Answer, Ask, DEAD_AFTER, FORGET, SETTLE, SILENT_AFTER, parts};
 use crate::ids::WriterId;
 
 /// All that Redis keeps of limits. Times are milliseconds of its own clock.
@@ -58,14 +58,14 @@ impl<K: Ord> Claims<K> {
 
     /// A gateway says that it is there.
     pub fn beat(&mut self, gateway: WriterId, now: i64) -> Heard {
-        let oldest = now - signed(millis(DEAD_AFTER));
-        if self.beats.values().all(|beat| *beat < oldest) {
+        let ago = |long| now - signed(millis(long));
+        if self.beats.values().all(|beat| *beat < ago(SILENT_AFTER)) {
             self.since = None;
         }
         let known = self.beats.insert(gateway, now).is_some();
         self.beats.retain(|_, beat| *beat > now - signed(millis(FORGET)));
         let since = *self.since.insert(self.since.filter(|since| *since <= now).unwrap_or(now));
-        let alive = self.beats.iter().filter(|(_, beat)| **beat >= oldest);
+        let alive = self.beats.iter().filter(|(_, beat)| **beat >= ago(DEAD_AFTER));
         Heard { known, age: (now - since).unsigned_abs(), alive: alive.map(|(gateway, _)| *gateway).collect() }
     }
 

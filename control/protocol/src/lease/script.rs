@@ -2,7 +2,7 @@
 //!
 //! Scripts read `now` in milliseconds from Redis's clock, the only one that all gateways share.
 
-use super::{Answer, Ask, DEAD_AFTER, FORGET, LIFE, SETTLE, parts};
+use super::{Answer, Ask, DEAD_AFTER, FORGET, LIFE, SETTLE, SILENT_AFTER, parts};
 
 /// Lua: the time of Redis in milliseconds; stands before each script.
 const NOW: &str = "\
@@ -10,13 +10,13 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 ";
 
-/// Lua: `KEYS` beats, since; `ARGV` gateway, dead after, forget after.
+/// Lua: `KEYS` beats, since; `ARGV` gateway, dead after, forget after, silent after.
 ///
 /// Where no gateway was heard claims may be taken for those of the dead: there it begins anew to settle. Answers with
 /// whether Redis knew the gateway, for how many milliseconds it has been settling or settled, and the gateways alive.
 const BEAT: &str = "\
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
-local heard = redis.call('ZRANGEBYSCORE', KEYS[1], now - ARGV[2], '+inf')
+local heard = redis.call('ZRANGEBYSCORE', KEYS[1], now - ARGV[4], '+inf', 'LIMIT', 0, 1)
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[3])
 local since = tonumber(redis.call('GET', KEYS[2]) or now + 1)
@@ -102,8 +102,8 @@ pub fn ask(at: Option<i64>) -> String {
 
 /// What [`beat`] is told after the gateway's name.
 #[must_use]
-pub fn beat_arguments() -> [u64; 2] {
-    [DEAD_AFTER, FORGET].map(millis)
+pub fn beat_arguments() -> [u64; 3] {
+    [DEAD_AFTER, FORGET, SILENT_AFTER].map(millis)
 }
 
 /// What [`ask`] is told after the gateway's name; `gateways` are those alive.
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn arguments_stand_in_the_order_in_which_the_scripts_read_them() {
-        assert_eq!(beat_arguments(), [3_000, 7_200_000]);
+        assert_eq!(beat_arguments(), [3_000, 7_200_000, 1_000]);
         let one = Ask { must: 1, need: 2, spare: 3, limit: 4, base: 5, next: Some(6), linger: 7 };
         let other = Ask { must: u64::MAX, next: None, ..one };
         let right = [9, 8, 3_000, 2_000, 600_000, 1, 2, 3, 4, 5, 6, 7, 1 << 50, 2, 3, 4, 5, -1, 7];

@@ -5,10 +5,12 @@
 //! and within a bounded number of rounds everything has to be in Postgres.
 
 pub(crate) mod chance;
+mod desk;
 pub(crate) mod disk;
 mod gateway;
 mod ingester;
 mod options;
+mod panics;
 mod postgres;
 mod redis;
 mod tests;
@@ -18,6 +20,7 @@ mod world;
 use std::collections::BTreeMap;
 
 use options::{Event, Options};
+use panics::{caught, quietly};
 use world::World;
 
 /// Mistakes that the simulator's own adapters can make, to show that it would find them.
@@ -39,6 +42,10 @@ pub(crate) enum Bug {
     NoSlots,
     /// The ingester publishes a mark that is not committed.
     PublishesTooMuch,
+    /// A delivered call gives its place in the allowance back.
+    GivesDeliveredBack,
+    /// The ingester panics over an attempt that comes again.
+    Panics,
 }
 
 /// What runs add up to.
@@ -84,13 +91,10 @@ pub(crate) fn simulate(seed: u64, bug: Option<Bug>, figures: &mut Figures) -> Re
     let options = Options::draw(seed, bug);
     let events = options.schedule();
     let mut world = World::new(&options);
-    let outcome = world.run(&events);
+    let outcome = caught(|| world.run(&events));
     figures.add(&world);
     let Err(wrong) = outcome else { return Ok(()) };
-    if bug.is_some() {
-        return Err(wrong);
-    }
-    let (events, wrong) = shrink(&options, events, wrong);
+    let (events, wrong) = quietly(|| shrink(&options, events, wrong));
     let steps: Vec<String> = events.iter().map(|event| format!("{:?} {:#x}", event.kind, event.roll)).collect();
     Err(format!("seed {seed}: {wrong}\n{options:?}\n{} events left: {}", events.len(), steps.join(", ")))
 }
@@ -103,7 +107,7 @@ fn shrink(options: &Options, mut events: Vec<Event>, mut wrong: String) -> (Vec<
         while from < events.len() {
             let mut fewer = events.clone();
             fewer.drain(from..(from + part).min(events.len()));
-            match World::new(options).run(&fewer) {
+            match caught(|| World::new(options).run(&fewer)) {
                 Err(still) => (events, wrong) = (fewer, still),
                 Ok(()) => from += part,
             }

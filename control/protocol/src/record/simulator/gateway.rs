@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Bug;
+use super::desk::Desk;
 use super::disk::{Process, SimulatedDisk, SimulatedFile};
 use super::redis::{Lost, Redis};
 use crate::ids::WriterId;
@@ -53,6 +54,7 @@ pub(crate) struct Gateway {
     pub(crate) disk: SimulatedDisk,
     pub(crate) log: Log<SimulatedDisk>,
     pub(crate) shipper: Shipper<SimulatedDisk>,
+    pub(crate) desk: Desk,
     pub(crate) flights: Vec<Flight>,
     pub(crate) syncing: Option<Syncing<SimulatedFile>>,
     /// What is in the log since the last sync that began; true for finals.
@@ -72,7 +74,7 @@ impl Gateway {
     pub(crate) fn start(
         writer: WriterId,
         disk: SimulatedDisk,
-        now: Duration,
+        (now, quota): (Duration, u64),
         bug: Option<Bug>,
     ) -> std::io::Result<Self> {
         let log = Log::create(Appender::new(disk.clone(), VecDeque::new(), 1, 0), SEGMENT, 1)?;
@@ -83,6 +85,7 @@ impl Gateway {
             disk,
             log,
             shipper: Shipper::new(stored, now),
+            desk: Desk::new(writer, quota),
             flights: Vec::new(),
             syncing: None,
             unsynced: Vec::new(),
@@ -130,19 +133,20 @@ impl Gateway {
         Some(flight.chunks)
     }
 
-    /// Ends a call, as `Flight::finish` does.
+    /// Ends a call, as `Flight::finish` does; `monotonic` is the time of clocks that nobody sets.
     pub(crate) fn finish(
         &mut self,
         index: usize,
         outcome: Outcome,
-        now: DateTime<Utc>,
+        (now, monotonic): (DateTime<Utc>, Duration),
     ) -> Option<(AttemptKey, Record)> {
         let flight = self.flights.swap_remove(index);
         let facts = facts(&flight, now);
         let delivered = flight.chunks > 0;
         let error = (!delivered && outcome != Outcome::Finished).then(|| "ABORTED".to_owned());
         let mut record = Record { admission: flight.admission, outcome, completed_at: now, error, delivered, facts };
-        self.log.finish(&flight.ticket, &mut record).ok()?;
+        let sequence = self.log.finish(&flight.ticket, &mut record).ok()?;
+        self.desk.leave(delivered.then_some(sequence), monotonic, self.bug);
         self.unsynced.push((flight.key, true));
         self.free.push(flight.slot);
         Some((flight.key, record))

@@ -41,13 +41,33 @@ pub(crate) enum Kind {
     PostgresAway,
     PostgresBack,
     Export,
+    Publish,
     Wait,
     StepClock,
     Flip,
 }
 
+impl Kind {
+    /// The fault it is, in the figures of runs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kill | Self::KillSoon => "gateway: killed",
+            Self::Stop => "gateway: stopped",
+            Self::Crash => "machine: crashed",
+            Self::KillIngester => "ingester: killed",
+            Self::RedisAway => "redis: away",
+            Self::RedisFlush => "redis: flushed",
+            Self::RedisRestart => "redis: restarted empty or as saved",
+            Self::PostgresAway => "postgres: away",
+            Self::StepClock => "gateway: clock set",
+            Self::Flip => "disk: bit flipped",
+            _ => "other",
+        }
+    }
+}
+
 /// How often each kind happens; those that are faults may be switched off.
-const WEIGHTS: [(Kind, u32, bool); 29] = [
+const WEIGHTS: [(Kind, u32, bool); 30] = [
     (Kind::Admit, 200, false),
     (Kind::Relay, 200, false),
     (Kind::Finish, 160, false),
@@ -69,11 +89,12 @@ const WEIGHTS: [(Kind, u32, bool); 29] = [
     (Kind::RedisBack, 25, false),
     (Kind::RedisFlush, 3, true),
     (Kind::RedisRestart, 4, true),
-    (Kind::RedisSave, 6, false),
+    (Kind::RedisSave, 12, false),
     (Kind::RedisLate, 15, false),
     (Kind::PostgresAway, 6, true),
     (Kind::PostgresBack, 25, false),
     (Kind::Export, 20, false),
+    (Kind::Publish, 60, false),
     (Kind::Wait, 60, false),
     (Kind::StepClock, 5, true),
     (Kind::Flip, 2, true),
@@ -84,6 +105,8 @@ const WEIGHTS: [(Kind, u32, bool); 29] = [
 pub(crate) struct Options {
     pub(crate) seed: u64,
     pub(crate) events: usize,
+    /// Calls that the one user of a run has.
+    pub(crate) quota: u64,
     pub(crate) rates: BTreeMap<&'static str, u32>,
     pub(crate) weights: BTreeMap<Kind, u32>,
     pub(crate) bug: Option<Bug>,
@@ -103,7 +126,9 @@ impl Options {
             let off = fault && chance.below(2) == 0 || kind == Kind::Flip && !harm;
             weights.insert(kind, if off { 0 } else { weight });
         }
-        Self { seed, events: 200 + chance.below(1200), rates, weights, bug }
+        let events = 200 + chance.below(1200);
+        let quota = [20, 60, 10_000, 10_000][chance.below(4)];
+        Self { seed, events, quota, rates, weights, bug }
     }
 
     /// The events of the run.

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::chance::Weather;
+use super::desk::Funds;
 use crate::ids::WriterId;
+use crate::lease::claims::{Claims, Heard};
+use crate::lease::{Answer, Ask};
 use crate::record::batch::RawEntry;
 use crate::usage::{Entry, Written};
 
@@ -22,6 +25,8 @@ struct Data {
     group: Option<u64>,
     pending: BTreeSet<u64>,
     marks: BTreeMap<WriterId, u64>,
+    claims: Claims<()>,
+    funds: Option<Funds>,
 }
 
 /// The stand-in.
@@ -32,6 +37,8 @@ pub(crate) struct Redis {
     next: u64,
     pub(crate) run: u64,
     pub(crate) away: bool,
+    /// Whether something was lost that gateways have not claimed again.
+    pub(crate) unclaimed: bool,
     /// What the network still holds of connections that were lost.
     late: Vec<Fields>,
     weather: Rc<Weather>,
@@ -39,7 +46,8 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) fn new(weather: Rc<Weather>) -> Self {
-        Self { data: Data::default(), saved: Data::default(), next: 1, run: 1, away: false, late: Vec::new(), weather }
+        let (data, saved, late) = (Data::default(), Data::default(), Vec::new());
+        Self { data, saved, next: 1, run: 1, away: false, unclaimed: false, late, weather }
     }
 
     pub(crate) fn connect(&self) -> Result<u64, Lost> {
@@ -126,8 +134,43 @@ impl Redis {
         self.answers(())
     }
 
+    /// A gateway's beat; none while it is away.
+    pub(crate) fn beat(&mut self, gateway: WriterId, now: i64) -> Option<Heard> {
+        (!self.away).then(|| self.data.claims.beat(gateway, now))
+    }
+
+    /// A gateway's question about the allowance; none when it or its answer is lost, as one that is sent again and again
+    /// is not.
+    pub(crate) fn ask(
+        &mut self,
+        (gateway, sequence, gateways): (WriterId, u64, u32),
+        ask: &Ask,
+        now: i64,
+        surely: bool,
+    ) -> Option<(bool, Answer)> {
+        if self.away || !surely && self.weather.strikes("redis: command lost") {
+            return None;
+        }
+        let answer = self.data.claims.ask((), gateway, sequence, gateways, ask, now);
+        if surely { Some(answer) } else { self.answers(answer).ok() }
+    }
+
+    /// What control published last of the allowance.
+    pub(crate) fn funds(&self) -> Option<Funds> {
+        self.data.funds.clone().filter(|_| !self.away)
+    }
+
+    /// Control publishes; whether it could.
+    pub(crate) fn publish_funds(&mut self, funds: Funds) -> bool {
+        if !self.away {
+            self.data.funds = Some(funds);
+        }
+        !self.away
+    }
+
     pub(crate) fn flush(&mut self) {
         self.data = Data::default();
+        self.unclaimed = true;
     }
 
     pub(crate) fn save(&mut self) {
@@ -137,7 +180,9 @@ impl Redis {
     /// Comes back as another run: empty, or as it was saved.
     pub(crate) fn restart(&mut self, empty: bool) {
         self.data = if empty { Data::default() } else { self.saved.clone() };
+        self.data.claims.restart();
         self.run += 1;
+        self.unclaimed = true;
         self.late.clear();
     }
 

@@ -84,11 +84,26 @@ fn each_planted_bug_is_found() {
         Bug::AdoptsTheLiving,
         Bug::NoSlots,
         Bug::PublishesTooMuch,
+        Bug::GivesDeliveredBack,
+        Bug::Panics,
     ] {
         let mut figures = Figures::default();
-        let found = (0..400).find_map(|seed| simulate(seed, Some(bug), &mut figures).err());
+        let found = (0..2000).find_map(|seed| simulate(seed, Some(bug), &mut figures).err());
         assert!(found.is_some(), "{bug:?} was not found in {} runs", figures.runs);
     }
+}
+
+#[test]
+fn a_panic_is_told_with_its_seed_and_the_shortest_run_that_ends_in_it() {
+    let run = |seed| simulate(seed, Some(Bug::Panics), &mut Figures::default()).map_err(|wrong| (seed, wrong)).err();
+    let (seed, wrong) = (0..400).find_map(run).expect("a seed with an attempt that comes again");
+    let lines: Vec<&str> = wrong.lines().collect();
+    let [first, options, left] = lines[..] else { panic!("{wrong}") };
+    assert_eq!(first, format!("seed {seed}: panicked: a planted panic"));
+    let drawn = Options::draw(seed, Some(Bug::Panics));
+    assert_eq!(options, format!("{drawn:?}"));
+    let left: usize = left.split(' ').next().and_then(|number| number.parse().ok()).expect("a number of events");
+    assert!(left < drawn.events / 10, "{left} of {} events left", drawn.events);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Everything together: what each event does, and how everything comes to rest once nothing goes wrong any more.
 
+mod allowance;
 mod rest;
 
 use std::cell::RefCell;
@@ -38,6 +39,13 @@ pub(crate) struct World {
     pub(crate) postgres: Postgres,
     pub(crate) truth: Truth,
     redis: Redis,
+    quota: u64,
+    /// When the desks of gateways beat last.
+    beaten: Duration,
+    /// When gateways died of which control has not published all calls.
+    owed: BTreeMap<WriterId, Duration>,
+    /// Whether something happened after which an allowance may be exceeded, as `crate::lease` says.
+    lapsed: bool,
     places: BTreeMap<WriterId, Place>,
     gateways: Vec<Gateway>,
     ingesters: Vec<Ingester>,
@@ -54,6 +62,10 @@ impl World {
             postgres: Postgres::new(Rc::clone(&weather), options.bug),
             truth: Truth::default(),
             redis: Redis::new(Rc::clone(&weather)),
+            quota: options.quota,
+            beaten: Duration::ZERO,
+            owed: BTreeMap::new(),
+            lapsed: false,
             places: BTreeMap::new(),
             gateways: Vec::new(),
             ingesters: Vec::new(),
@@ -72,15 +84,18 @@ impl World {
             self.step(event.kind)?;
         }
         self.come_to_rest()?;
+        self.check_settled()?;
         self.truth.check(&self.postgres)
     }
 
     fn step(&mut self, kind: Kind) -> Result<(), String> {
         self.steps += 1;
+        self.beat();
         if self.happens(kind)? {
-            self.weather.count(name(kind));
+            self.weather.count(kind.name());
         }
-        self.after()
+        self.after()?;
+        if kind == Kind::Admit { self.check_allowance() } else { Ok(()) }
     }
 
     fn clock(&self) -> DateTime<Utc> {
@@ -115,10 +130,11 @@ impl World {
             }
             Kind::PostgresAway => self.postgres.away = true,
             Kind::PostgresBack => self.postgres.away = false,
+            Kind::Publish => self.publish(),
             Kind::Export => self.postgres.close_hours(self.clock()),
             Kind::Wait => {
                 let millis = [20, 300, 1_000, 12_000, 31_000, 900_000][self.weather.below(6)];
-                self.now += Duration::from_millis(millis);
+                self.wait(Duration::from_millis(millis));
             }
         }
         Ok(matches!(kind, Kind::RedisAway | Kind::RedisFlush | Kind::RedisRestart | Kind::PostgresAway))
@@ -137,7 +153,7 @@ impl World {
         let folder = Rc::new(RefCell::new(Folder::default()));
         let disk = self.disk(&folder, &process);
         self.places.insert(writer, Place { folder, holder: Some(Rc::clone(&process)) });
-        match Gateway::start(writer, disk, self.now, self.bug) {
+        match Gateway::start(writer, disk, (self.now, self.quota), self.bug) {
             Ok(mut gateway) => {
                 gateway.skew = TimeDelta::milliseconds(self.weather.below(4000) as i64 - 2000);
                 self.gateways.push(gateway);
@@ -164,11 +180,18 @@ impl World {
     fn call(&mut self, kind: Kind) {
         let Some(which) = self.any(self.gateways.len()) else { return };
         let (id, base) = (InvocationId(self.uuid()), self.clock());
+        let word = self.weather.below(usize::MAX >> 1);
         let gateway = &mut self.gateways[which];
         let now = gateway.clock(base);
         if kind == Kind::Admit {
+            if !gateway.desk.enter(&mut self.redis, self.now, word) {
+                return;
+            }
             let admission = Admission { invocation: id, started_at: now, ..self.sample.clone() };
             let admitted = gateway.admit(admission);
+            if admitted.is_err() {
+                gateway.desk.leave(None, self.now, None);
+            }
             if !matches!(admitted, Err(LogUnwritable::Busy | LogUnwritable::Full | LogUnwritable::Closed)) {
                 self.truth.began((id, now), gateway.writer, admitted.is_ok() && gateway.process.alive.get());
             }
@@ -186,7 +209,7 @@ impl World {
             return;
         }
         let outcome = if kind == Kind::Finish { Outcome::Finished } else { Outcome::Aborted };
-        if let Some((key, record)) = gateway.finish(index, outcome, now)
+        if let Some((key, record)) = gateway.finish(index, outcome, (now, self.now))
             && gateway.process.alive.get()
         {
             self.truth.attempt(&key).told = Some(record);
@@ -309,6 +332,9 @@ impl World {
     /// Takes away the gateways whose processes have died.
     fn bury(&mut self) {
         for gateway in self.gateways.extract_if(.., |gateway| !gateway.process.alive.get()) {
+            // What it alone knew of the allowance, and what Redis lost of that.
+            self.lapsed |= self.redis.unclaimed;
+            self.owed.insert(gateway.writer, self.now);
             let keys = gateway.unsynced.iter().chain(&gateway.in_sync).copied();
             if gateway.waited {
                 self.truth.refused(keys, gateway.rewriting);
@@ -358,21 +384,5 @@ impl World {
             }
         }
         Ok(())
-    }
-}
-
-fn name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Kill | Kind::KillSoon => "gateway: killed",
-        Kind::Stop => "gateway: stopped",
-        Kind::Crash => "machine: crashed",
-        Kind::KillIngester => "ingester: killed",
-        Kind::RedisAway => "redis: away",
-        Kind::RedisFlush => "redis: flushed",
-        Kind::RedisRestart => "redis: restarted empty or as saved",
-        Kind::PostgresAway => "postgres: away",
-        Kind::StepClock => "gateway: clock set",
-        Kind::Flip => "disk: bit flipped",
-        _ => "other",
     }
 }
