@@ -180,6 +180,40 @@ mod tests {
     }
 
     #[test]
+    fn the_edge_is_bounded_although_nobody_sets_a_bound() {
+        let digits = "11".repeat(32);
+        let named = [
+            ("--domain", "chutes.localhost"),
+            ("--certificates", "certificates"),
+            ("--log-folder", "log"),
+            ("--redis-url", "redis://localhost"),
+            ("--control-url", "http://localhost"),
+            ("--api-upstream", "127.0.0.1:1"),
+            ("--internal-credential", "internal"),
+            ("--directory-key", &digits),
+            ("--call-key-seed", &digits),
+            ("--session-public-key", &digits),
+        ];
+        let words = named.into_iter().flat_map(|(name, value)| [name, value]);
+        let config = Config::try_parse_from(["gateway"].into_iter().chain(words)).ok().unwrap();
+        let edge = &config.edge;
+        assert_eq!((edge.http2_streams, edge.http2_resets), (100, 1000));
+        assert_eq!((edge.http2_stream_window, edge.http2_connection_window), (64 << 10, 1 << 20));
+        assert_eq!((edge.max_head, edge.max_fields), (32 << 10, 100));
+        assert_eq!((edge.head_within, edge.keep_alive), (Duration::from_secs(10), 60));
+        assert_eq!((edge.max_connections, edge.max_connections_per_address), (16_384, 1024));
+        assert_eq!((edge.max_forwarded, edge.max_forwarded_per_address), (16_384, 1024));
+        assert_eq!((edge.memory_budget, edge.memory_no_calls, edge.memory_no_connections), (0, 95, 98));
+        assert_eq!(edge.max_lag, Duration::from_millis(500));
+        let client = &config.client;
+        assert_eq!((client.max_body, client.max_bodies), (32 << 20, 1 << 30));
+        assert_eq!((client.client_silence, client.client_stall), (Duration::from_secs(30), Duration::from_secs(60)));
+        assert_eq!(client.body_seconds, Duration::from_secs(300));
+        // Beyond it, a tenth of the calls.
+        assert_eq!(config.instances.retry_floor, 10);
+    }
+
+    #[test]
     fn settings_do_not_contradict_each_other() {
         Config::command().debug_assert();
     }

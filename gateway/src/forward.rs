@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, FORWARDED, HOST, HeaderName, RETRY_AFTER, UPGRADE};
-use http::{HeaderMap, StatusCode};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, FORWARDED, HOST, HeaderName, RETRY_AFTER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::TcpKeepalive;
 use pingora::protocols::http::ServerSession;
@@ -84,8 +86,9 @@ pub struct Services {
 pub struct Forwarded {
     service: Service,
     address: SocketAddr,
+    /// Who asks.
     client: Client,
-    /// Whether it may become a socket that lives on, whose ends may be silent for as long as they like.
+    /// Whether it asks for a WebSocket, which lives on and whose ends may be silent for as long as they like.
     lives_on: bool,
 }
 
@@ -141,7 +144,7 @@ impl Services {
         let peer = session.client_addr().and_then(|peer| peer.as_inet()).map(|peer| peer.ip().to_canonical());
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let client = Client::of(peer, tls, &request.headers, &self.trusted);
-        Ok(Forwarded { service, address, client, lives_on: session.is_upgrade_req() })
+        Ok(Forwarded { service, address, client, lives_on: asks_for_websocket(request) })
     }
 }
 
@@ -165,7 +168,13 @@ impl Forwarded {
         self.service
     }
 
-    /// Whether it may become a socket that lives on.
+    /// Who asks.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client
+    }
+
+    /// Whether it asks for a WebSocket, which lives on.
     #[must_use]
     pub fn lives_on(&self) -> bool {
         self.lives_on
@@ -187,6 +196,11 @@ impl Forwarded {
     /// # Errors
     /// When a header cannot be set.
     pub fn rewrite_request(&self, request: &mut RequestHeader) -> pingora::Result<()> {
+        if !self.lives_on {
+            // What is no WebSocket is held to the times of a request, whatever a service would make of it.
+            request.remove_header(&UPGRADE);
+            request.remove_header(&CONNECTION);
+        }
         rewrite_request(request, self.client)
     }
 
@@ -204,7 +218,20 @@ impl Forwarded {
     }
 }
 
-/// Removes what only the edge may say about a client, and says it; each run of slashes in the path becomes one.
+/// Whether a request is the opening handshake of a WebSocket: a GET without a body that asks for nothing else.
+fn asks_for_websocket(request: &RequestHeader) -> bool {
+    let is = |name, word: &[u8]| {
+        let values =
+            request.headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        values.map(<[u8]>::trim_ascii).any(|value| value.eq_ignore_ascii_case(word))
+    };
+    let has_body = request.headers.contains_key(TRANSFER_ENCODING) || request.headers.contains_key(CONTENT_LENGTH);
+    let http1 = request.version == Version::HTTP_11;
+    http1 && request.method == Method::GET && !has_body && is(CONNECTION, b"upgrade") && is(UPGRADE, b"websocket")
+}
+
+/// Removes what only the edge may say about a client, and says it; the target becomes a path without runs of slashes.
+/// What ends at this hop the framework has removed before, with what `Connection` names.
 ///
 /// # Errors
 /// When a header cannot be set.
@@ -226,19 +253,22 @@ pub fn rewrite_request(request: &mut RequestHeader, client: Client) -> pingora::
     if let Some(host) = request.headers.get(HOST).cloned() {
         request.insert_header(FORWARDED_HOST, host)?;
     }
-    merge_slashes_in(request)
+    set_path(request)
 }
 
-/// Auditors ask for `//invocations/…`: services get each run of slashes as one.
-fn merge_slashes_in(request: &mut RequestHeader) -> pingora::Result<()> {
-    if let Cow::Owned(mut target) = merge_slashes(request.uri.path()) {
-        if let Some(query) = request.uri.query() {
-            target.push('?');
-            target.push_str(query);
-        }
-        request.set_raw_path(target.as_bytes())?;
+/// Auditors ask for `//invocations/…`, and a target may be a whole URL: services get a path, with each run of slashes
+/// as one.
+fn set_path(request: &mut RequestHeader) -> pingora::Result<()> {
+    let path = merge_slashes(request.uri.path());
+    if matches!(path, Cow::Borrowed(_)) && request.raw_path().starts_with(b"/") {
+        return Ok(());
     }
-    Ok(())
+    let mut target = path.into_owned();
+    if let Some(query) = request.uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    request.set_raw_path(target.as_bytes())
 }
 
 /// The answer in place of a service's own.

@@ -2,7 +2,8 @@
 
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use pingora::http::RequestHeader;
+use pingora::http::authority::{RawTargetAuthority, raw_target_authority};
+use pingora::http::{Method, RequestHeader};
 use pingora::{Error, ErrorType};
 
 use crate::refusal::Refusal;
@@ -18,16 +19,24 @@ pub type Unclear = &'static str;
 pub fn check(request: &RequestHeader, raw: Option<&[u8]>) -> Result<(), Unclear> {
     if let Some(raw) = raw {
         check_bytes(raw)?;
-        check_lengths(&request.headers, raw)?;
     }
-    let path = request.raw_path();
-    if path.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
-        return Err("control bytes in the target");
+    check_lengths(&request.headers, raw)?;
+    let target = request.raw_path();
+    if target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) || !request.raw_path_is_utf8() {
+        return Err("control bytes in the target, or bytes that are no text");
     }
-    if !path.starts_with(b"/") && request.uri.authority().is_none() {
-        return Err("the target is not a path");
+    if !target.starts_with(b"/") && !is_url(request) {
+        return Err("the target is neither a path nor a URL");
     }
     Ok(())
+}
+
+/// Whether the target is a whole URL. The framework has compared its name with `Host`, byte for byte.
+fn is_url(request: &RequestHeader) -> bool {
+    let target = raw_target_authority(request.raw_path());
+    let RawTargetAuthority::Absolute { scheme, .. } = target else { return false };
+    let web = scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https");
+    web && request.method != Method::CONNECT
 }
 
 /// What the client is told when the framework cannot read on; none if there is nobody left to tell.
@@ -62,14 +71,15 @@ fn check_bytes(raw: &[u8]) -> Result<(), Unclear> {
 }
 
 /// One length, said once: `chunked` alone or one number.
-fn check_lengths(headers: &HeaderMap, raw: &[u8]) -> Result<(), Unclear> {
+fn check_lengths(headers: &HeaderMap, raw: Option<&[u8]>) -> Result<(), Unclear> {
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(encoding) = encodings.next() {
         if encodings.next().is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
             return Err("a Transfer-Encoding other than chunked");
         }
         // The framework drops Content-Length beside Transfer-Encoding, so only the raw head still shows it.
-        if has_field(raw, b"content-length:") {
+        let dropped = raw.is_some_and(|raw| has_field(raw, b"content-length:"));
+        if dropped || headers.contains_key(CONTENT_LENGTH) {
             return Err("Content-Length together with Transfer-Encoding");
         }
     }

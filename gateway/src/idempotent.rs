@@ -2,6 +2,7 @@
 
 mod entry;
 mod room;
+mod settling;
 mod store;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};

@@ -18,7 +18,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use protocol::ids::{ApiKeyId, UserId};
 use protocol::keys::Key;
-use protocol::principal::{Complete, FundsEntry, HotkeyEntry, KeyEntry, UserEntry, Versioned};
+use protocol::principal::{Complete, FundsEntry, HotkeyEntry, KeyEntry, READ_SCRIPT, UserEntry, Versioned};
 use protocol::signing::Hotkey;
 use redis::aio::MultiplexedConnection;
 use serde::Serialize;
@@ -226,11 +226,11 @@ impl Principals {
     /// Reads a principal from Redis, from control where Redis does not hold all of them.
     async fn read<T: Kind>(&self, key: &str) -> Result<Option<Versioned<T>>, Unavailable> {
         let mut connection = self.connection()?;
-        // One transaction: the marker speaks about the very moment of the miss.
-        let mut transaction = redis::pipe();
-        transaction.atomic().hgetall(key).hgetall(Key::principals_complete().as_str());
+        // One script: the marker speaks about the very moment of the miss.
+        let mut reading = redis::cmd("EVAL_RO");
+        reading.arg(READ_SCRIPT).arg(2).arg(key).arg(Key::principals_complete().as_str());
         let (fields, marker): (HashMap<String, String>, HashMap<String, String>) =
-            transaction.query_async(&mut connection).await.map_err(|error| {
+            reading.query_async(&mut connection).await.map_err(|error| {
                 tracing::debug!(%error, "cannot read a principal from redis");
                 Unavailable
             })?;

@@ -1,12 +1,15 @@
 //! One request, room by room: the table of contents of the edge.
 
 use std::any::Any;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -19,13 +22,14 @@ use crate::call::downstream::Client;
 use crate::call::upstream::Network;
 use crate::call::{Calls, Request, Room};
 use crate::edge::admission::Admission;
-use crate::edge::{self, Largest};
+use crate::edge::holdings::Held;
+use crate::edge::{self, Largest, Upload};
 use crate::forward::{self, Forwarded, Service, Services};
 use crate::framing;
 use crate::host::{Hosts, Target, merge_slashes};
 use crate::leaving::Asked;
 use crate::lifecycle::{Lifecycle, Running};
-use crate::metrics::Host;
+use crate::metrics::{Host, Refused};
 use crate::refusal::Refusal;
 use crate::tls::TlsName;
 
@@ -51,7 +55,7 @@ pub struct Proxy {
 
 /// One request, as long as it is in the house.
 pub struct Visit {
-    forwarded: Option<Forwarded>,
+    forwarded: Option<(Forwarded, Held)>,
     /// None for a socket that lives on: a stopping program does not wait for it.
     running: Option<Running>,
 }
@@ -113,6 +117,13 @@ impl Proxy {
         self.calls.serve(request, &mut Client::new(session, self.client_silence)).await;
     }
 
+    /// The way of a request to a service, if it can go there now.
+    fn forward(&self, service: Service, session: &ServerSession) -> Result<(Forwarded, Held), Refusal> {
+        let forwarded = self.services.forward(service, session)?;
+        let held = self.admission.forward(forwarded.client().address)?;
+        Ok((forwarded, held))
+    }
+
     async fn turn_away(&self, session: &mut ServerSession, refusal: &Refusal) {
         let stamp = Stamp { call: CallId::random(), standing: None };
         self.calls.turn_away(refusal, stamp, &mut Client::new(session, self.client_silence)).await;
@@ -152,14 +163,14 @@ impl ProxyHttp for Proxy {
         }
         match way {
             Ok(Way::Call(room)) => self.serve_call(session, room).await,
-            Ok(Way::Service(service)) => match self.services.forward(service, session) {
-                Ok(forwarded) => {
+            Ok(Way::Service(service)) => match self.forward(service, session) {
+                Ok((forwarded, held)) => {
                     session.set_close_on_response_before_downstream_finish(true);
                     session.set_read_timeout((!forwarded.lives_on()).then_some(self.client_silence));
                     if forwarded.lives_on() {
                         visit.running = None;
                     }
-                    visit.forwarded = Some(forwarded);
+                    visit.forwarded = Some((forwarded, held));
                     return Ok(false);
                 }
                 Err(refusal) => self.turn_away(session, &refusal).await,
@@ -175,9 +186,40 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, _session: &mut Session, visit: &mut Visit) -> pingora::Result<Box<HttpPeer>> {
         match &visit.forwarded {
-            Some(forwarded) => Ok(forwarded.peer()),
+            Some((forwarded, _)) => Ok(forwarded.peer()),
             None => Error::e_explain(ErrorType::InternalError, "a request went on without a service"),
         }
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        _socket: RawFd,
+        digest: Option<&Digest>,
+        _visit: &mut Visit,
+    ) -> pingora::Result<()> {
+        let session = session.as_downstream_mut();
+        if !session.is_body_done()
+            && let Some(upload) = Upload::of(session)
+        {
+            upload.is_awaited(self.client_silence, digest.and_then(|digest| digest.socket_digest.clone()));
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        _piece: &mut Option<Bytes>,
+        is_last: bool,
+        _visit: &mut Visit,
+    ) -> pingora::Result<()> {
+        if let Some(upload) = Upload::of(session.as_downstream()) {
+            if is_last { upload.is_over() } else { upload.has_moved() }
+        }
+        Ok(())
     }
 
     async fn upstream_request_filter(
@@ -187,7 +229,7 @@ impl ProxyHttp for Proxy {
         visit: &mut Visit,
     ) -> pingora::Result<()> {
         match &visit.forwarded {
-            Some(forwarded) => forwarded.rewrite_request(request),
+            Some((forwarded, _)) => forwarded.rewrite_request(request),
             None => Ok(()),
         }
     }
@@ -204,9 +246,15 @@ impl ProxyHttp for Proxy {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, visit: &mut Visit) -> FailToProxy {
         let failed = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        let Some(forwarded) = visit.forwarded.as_ref() else { return failed };
+        let Some((forwarded, _)) = visit.forwarded.as_ref() else { return failed };
+        if let Some(upload) = Upload::of(session.as_downstream()) {
+            upload.is_over();
+        }
         let refusal = if matches!(error.esource(), ErrorSource::Downstream) {
             let Some(refusal) = framing::refusal(error) else { return failed };
+            if refusal == Refusal::BodyTimeout {
+                self.calls.metrics.edge.refused(Refused::SilentBody).inc();
+            }
             refusal
         } else {
             let (service, reason) = (forwarded.service().name(), error.etype().as_str());
@@ -223,7 +271,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, visit: &mut Visit) {
-        if let (Some(forwarded), Some(answer)) = (&visit.forwarded, session.response_written()) {
+        if let (Some((forwarded, _)), Some(answer)) = (&visit.forwarded, session.response_written()) {
             self.calls.metrics.requests.count_service_answer(forwarded.service(), answer.status);
         }
     }

@@ -26,6 +26,8 @@ pub enum Whose {
 pub enum Scarce {
     /// Places for calls in flight.
     Places,
+    /// Room for requests to a service of ours.
+    Requests,
     /// Room for request bodies.
     Bodies,
     /// Memory.
@@ -365,6 +367,7 @@ impl Scarce {
     fn words(self) -> &'static str {
         match self {
             Self::Places => "too many calls at the moment",
+            Self::Requests => "too many requests at once at the moment",
             Self::Bodies => "too many large requests at the moment",
             Self::Memory => "the service is short of memory at the moment",
             Self::Processor => "the service is overloaded at the moment",

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use reqwest::Version;
+use reqwest::{Response, Version};
 use serde_json::json;
-use stack::miner::{Behaviour, ClosedEarly, Engine, Fault};
+use stack::miner::{Behaviour, ClosedEarly, Counters, Engine, Fault};
 use stack::proof::Size;
-use stack::{clock, screen};
+use stack::{clock, screen, web};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -18,8 +18,12 @@ use crate::{faults, load};
 const LONGEST: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 const TOKENS_PER_SECOND: f64 = 50.0;
-/// Tokens of a stream that nobody waits for to its end.
+/// Tokens of an answer that nobody waits for to its end.
 const TOKENS: u64 = 10_000;
+/// Tokens of an answer that fits into no buffers on its way.
+const LARGE: u64 = 1_000_000;
+/// What systems and clients take at most of an answer that is not read: 4 MiB where it is sent, the rest where it goes.
+const BUFFERS: u64 = 6 << 20;
 /// Tokens that were on their way when the client left.
 const IN_FLIGHT: u64 = 3;
 
@@ -32,29 +36,61 @@ struct Gone {
     at_us: i64,
 }
 
-/// Reads so many chunks of a stream over a fresh connection, and leaves.
-async fn leave(scene: &Scene, user: &User, url: &str, version: Version, after: u64) -> Gone {
-    let model = &scene.sample(Engine::Vllm).model;
-    let messages = json!([{"role": "user", "content": "Go on."}]);
-    let body = json!({"model": model, "stream": true, "max_tokens": TOKENS, "messages": messages});
-    let request = scene.client().post(format!("{url}/v1/chat/completions")).bearer_auth(&user.key).json(&body);
-    let answer = request.send().await.unwrap().error_for_status().unwrap();
-    assert_eq!(answer.version(), version);
-    let call = load::call_of(&answer).unwrap();
-    let mut pieces = answer.bytes_stream();
-    let (tokens, _) = load::read(&mut pieces, after).await;
-    assert_eq!(tokens, after);
-    Gone { call, tokens, at_us: clock::now().timestamp_micros() }
+/// How a client reaches the edge, over a connection of its own.
+#[derive(Clone, Copy, Debug)]
+enum Wire {
+    Plain,
+    Tls,
+    Http2,
+}
+
+impl Wire {
+    const ALL: [Self; 3] = [Self::Plain, Self::Tls, Self::Http2];
+
+    /// The answer to a chat of so many tokens, which may have only begun.
+    async fn ask(self, scene: &Scene, user: &User, stream: bool, tokens: u64) -> Response {
+        let builder = web::builder([scene.platform.certificates.authority.as_path()]).unwrap();
+        let (builder, url, version) = match self {
+            Self::Plain => (builder, scene.plain_url("llm"), Version::HTTP_11),
+            Self::Tls => (builder.http1_only(), scene.url("llm"), Version::HTTP_11),
+            Self::Http2 => (builder, scene.url("llm"), Version::HTTP_2),
+        };
+        let model = &scene.sample(Engine::Vllm).model;
+        let messages = json!([{"role": "user", "content": "Go on."}]);
+        let body = json!({"model": model, "stream": stream, "max_tokens": tokens, "messages": messages});
+        let request = builder.build().unwrap().post(format!("{url}/v1/chat/completions"));
+        let answer = request.bearer_auth(&user.key).json(&body).send().await.unwrap().error_for_status().unwrap();
+        assert_eq!(answer.version(), version);
+        answer
+    }
+
+    /// Reads so many chunks of a stream, and leaves.
+    async fn leave(self, scene: &Scene, user: &User, after: u64) -> Gone {
+        let answer = self.ask(scene, user, true, TOKENS).await;
+        let call = load::call_of(&answer).unwrap();
+        let mut pieces = answer.bytes_stream();
+        let (tokens, _) = load::read(&mut pieces, after).await;
+        assert_eq!(tokens, after);
+        Gone { call, tokens, at_us: clock::now().timestamp_micros() }
+    }
+}
+
+/// What the instances of the text chute have counted.
+async fn counters(scene: &Scene) -> Vec<Counters> {
+    let instances = scene.sample(Engine::Vllm).instances.iter();
+    join_all(instances.map(async |instance| scene.platform.miner.counters(instance.port).await.unwrap())).await
 }
 
 /// All answers of the text chute that nobody waited for, the latest last.
 async fn closed(scene: &Scene) -> Vec<ClosedEarly> {
-    let mut closed = Vec::new();
-    for instance in &scene.sample(Engine::Vllm).instances {
-        closed.extend(scene.platform.miner.counters(instance.port).await.unwrap().closed_early);
-    }
+    let mut closed: Vec<_> = counters(scene).await.into_iter().flat_map(|counted| counted.closed_early).collect();
     closed.sort_by_key(|closed| closed.at_us);
     closed
+}
+
+/// How many answers of the text chute have stalled.
+async fn stalled(scene: &Scene) -> u64 {
+    counters(scene).await.iter().map(|counted| counted.stalled).sum()
 }
 
 /// The end of the call that was the only one at work.
@@ -71,50 +107,38 @@ async fn closed_after(scene: &Scene, before: usize) -> ClosedEarly {
     }
 }
 
-/// How a client asks: in which version of HTTP, and for an answer in which form.
+/// How a client asks: over what, and for an answer in which form.
 #[derive(Clone, Copy, Debug)]
 struct Way {
-    version: Version,
+    wire: Wire,
     stream: bool,
 }
 
 impl Way {
-    const ALL: [Self; 4] = [
-        Self { version: Version::HTTP_11, stream: true },
-        Self { version: Version::HTTP_2, stream: true },
-        Self { version: Version::HTTP_11, stream: false },
-        Self { version: Version::HTTP_2, stream: false },
-    ];
+    fn all() -> impl Iterator<Item = Self> {
+        [true, false].into_iter().flat_map(|stream| Wire::ALL.map(|wire| Self { wire, stream }))
+    }
 
-    /// Leaves once the instance has made exactly so many chunks and no more: of a stream the client has read them all,
-    /// of an answer in one piece it has nothing. Gives the time at which it left.
+    /// Leaves once the instance has sent exactly so many chunks and no more: of a stream the client has read them all,
+    /// of an answer in one piece it has nothing, because the edge waits for the rest. Gives the time at which it left.
     async fn leave_after(self, scene: &Scene, user: &User, chunks: u64) -> i64 {
-        let url = if self.version == Version::HTTP_2 { scene.url("llm") } else { scene.plain_url("llm") };
         if self.stream {
-            return leave(scene, user, &url, self.version, chunks).await.at_us;
+            return self.wire.leave(scene, user, chunks).await.at_us;
         }
-        let model = &scene.sample(Engine::Vllm).model;
-        let messages = json!([{"role": "user", "content": "Go on."}]);
-        let body = json!({"model": model, "max_tokens": TOKENS, "messages": messages});
-        let request = scene.client().post(format!("{url}/v1/chat/completions")).bearer_auth(&user.key).json(&body);
+        let before = stalled(scene).await;
         tokio::select! {
-            answer = request.send() => panic!("an instance that stalls has answered: {answer:?}"),
-            () = until_stalled(scene) => {}
+            answer = self.wire.ask(scene, user, false, TOKENS) => panic!("half an answer was given: {answer:?}"),
+            () = until_stalled(scene, before) => {}
         }
         clock::now().timestamp_micros()
     }
 }
 
-/// Until an instance works on a call, which is as far then as it will come.
-async fn until_stalled(scene: &Scene) {
+/// Until one more answer has stalled.
+async fn until_stalled(scene: &Scene, before: u64) {
     let deadline = Instant::now() + LONGEST;
-    loop {
-        for instance in &scene.sample(Engine::Vllm).instances {
-            if scene.platform.miner.counters(instance.port).await.unwrap().in_flight > 0 {
-                return;
-            }
-        }
-        assert!(Instant::now() < deadline, "no instance was asked");
+    while stalled(scene).await == before {
+        assert!(Instant::now() < deadline, "no instance has stalled");
         sleep(POLL).await;
     }
 }
@@ -137,7 +161,7 @@ async fn at_each_position_of_an_answer_a_client_that_leaves_ends_the_work_and_ha
     let positions: Vec<u64> = (1..=100).step_by(Size::asked().pick(33, 1)).collect();
     let before = closed(&scene).await.len();
     let mut left = Vec::new();
-    for way in Way::ALL {
+    for way in Way::all() {
         let mut times = Vec::new();
         for &position in &positions {
             let fault = Fault::StallAfter { chunks: position as usize };
@@ -170,12 +194,10 @@ async fn clients_that_leave_end_the_instances_work_at_once_and_leave_one_partial
     let (scene, user) = faults::scene().await;
     let slow = Behaviour { tokens_per_second: TOKENS_PER_SECOND, ..Behaviour::default() };
     scene.behave(Engine::Vllm, &slow).await;
-    let ways = [(scene.plain_url("llm"), Version::HTTP_11), (scene.url("llm"), Version::HTTP_2)];
     let before = closed(&scene).await.len();
     let mut left = Vec::new();
     for number in 0..Size::asked().pick(4, 40) {
-        let (url, version) = &ways[number % ways.len()];
-        let gone = leave(&scene, &user, url, *version, 1 + number as u64).await;
+        let gone = Wire::ALL[number % Wire::ALL.len()].leave(&scene, &user, 1 + number as u64).await;
         left.push((gone, closed_after(&scene, before + number).await));
     }
     let noticed = |(gone, closed): &(Gone, ClosedEarly)| {
@@ -196,5 +218,27 @@ async fn clients_that_leave_end_the_instances_work_at_once_and_leave_one_partial
         let most = (gone.tokens + IN_FLIGHT + meanwhile).min(closed.chunks as u64);
         let counted = attempt.count("ot");
         assert!((gone.tokens..=most).contains(&counted), "{counted} tokens, read {}, {closed:?}", gone.tokens);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_a_large_answer_in_one_piece_has_one_record_of_all_its_tokens() {
+    let (scene, user) = faults::scene().await;
+    let instant = Behaviour { tokens_per_second: 0.0, prefill_ms: 0, ..Behaviour::default() };
+    scene.behave(Engine::Vllm, &instant).await;
+    let mut left = Vec::new();
+    for number in 0..Size::asked().pick(3, 30) {
+        let wire = Wire::ALL[number % Wire::ALL.len()];
+        let mut answer = wire.ask(&scene, &user, false, LARGE).await;
+        // A length is known only of an answer whose instance has given all of it.
+        assert!(answer.content_length().unwrap() > BUFFERS);
+        assert!(!answer.chunk().await.unwrap().unwrap().is_empty());
+        left.push(wire);
+    }
+    let attempts = attempts_of(&scene, &user, left.len()).await;
+    assert_eq!(attempts.len(), left.len(), "not one record for each call");
+    for (wire, attempt) in left.into_iter().zip(attempts) {
+        let recorded = (attempt.outcome.as_str(), attempt.delivered, &attempt.error_message, attempt.count("ot"));
+        assert_eq!(recorded, ("aborted", true, &None, LARGE), "{wire:?}");
     }
 }

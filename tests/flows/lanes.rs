@@ -17,7 +17,7 @@ use crate::load::{End, Seen};
 use crate::scene::{Scene, User};
 
 const LONGEST: Duration = Duration::from_secs(60);
-/// A call whose moment has passed by this much is not made: all connections are busy.
+/// A call whose moment has passed by this much is missed: all connections are busy.
 const TOO_LATE: Duration = Duration::from_millis(500);
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
@@ -34,9 +34,18 @@ pub(crate) struct Paced {
     pub(crate) seen: Vec<Seen>,
     /// How long each call took, in the order of `seen`.
     took: Vec<Duration>,
+    /// When calls were due that were not made, because every connection still waited for an answer.
+    missed: Vec<Instant>,
     pub(crate) offered_rate: f64,
+    begins: Instant,
     lasts: Duration,
-    ends: Instant,
+}
+
+/// What one connection has done.
+#[derive(Default)]
+struct Made {
+    calls: Vec<(Seen, Duration)>,
+    missed: Vec<Instant>,
 }
 
 /// One connection over plain HTTP/1.1.
@@ -68,22 +77,43 @@ impl Offered {
             let lane = Lane::new(ports[number % ports.len()], Arc::clone(&request));
             lanes.spawn(lane.work(Arc::clone(&next), self.rate, begins, begins + self.lasts));
         }
-        let (seen, took) = lanes.join_all().await.into_iter().flatten().unzip();
-        Paced { seen, took, offered_rate: self.rate.unwrap_or_default(), lasts: self.lasts, ends: begins + self.lasts }
+        let (mut calls, mut missed) = (Vec::new(), Vec::new());
+        for made in lanes.join_all().await {
+            calls.extend(made.calls);
+            missed.extend(made.missed);
+        }
+        let (seen, took) = calls.into_iter().unzip();
+        Paced { seen, took, missed, offered_rate: self.rate.unwrap_or_default(), begins, lasts: self.lasts }
     }
 }
 
 impl Paced {
-    /// Calls per second that ended well.
-    pub(crate) fn goodput(&self) -> f64 {
-        self.rate(|call| call.end == End::Whole)
+    /// When it was over: what was in flight then could still end.
+    pub(crate) fn ends(&self) -> Instant {
+        self.begins + self.lasts
     }
 
-    /// Such calls per second, of those that ended while the load was offered.
-    pub(crate) fn rate(&self, which: impl Fn(&Seen) -> bool) -> f64 {
-        let both = self.seen.iter().zip(&self.took);
-        let ended = both.filter(|(call, took)| which(call) && call.started + **took <= self.ends);
-        ended.count() as f64 / self.lasts.as_secs_f64()
+    /// Calls per second that were made.
+    pub(crate) fn sent(&self) -> f64 {
+        self.seen.len() as f64 / self.lasts.as_secs_f64()
+    }
+
+    /// Calls per second that ended well while the load was offered.
+    pub(crate) fn goodput(&self) -> f64 {
+        self.goodput_within(self.begins, self.lasts)
+    }
+
+    /// The same of some part of that time.
+    pub(crate) fn goodput_within(&self, from: Instant, time: Duration) -> f64 {
+        let whole = self.seen.iter().zip(&self.took).filter(|(call, _)| call.end == End::Whole);
+        let ended = whole.map(|(call, took)| call.started + *took);
+        ended.filter(|ended| (from..=from + time).contains(ended)).count() as f64 / time.as_secs_f64()
+    }
+
+    /// When calls began, or should have begun, that did not end well.
+    pub(crate) fn unserved(&self) -> impl Iterator<Item = Instant> {
+        let failed = self.seen.iter().filter(|call| call.end != End::Whole).map(|call| call.started);
+        failed.chain(self.missed.iter().copied())
     }
 
     /// How long such calls took, the fastest first.
@@ -100,14 +130,8 @@ impl Lane {
         Self { port, request, stream: None, buffer: Vec::new() }
     }
 
-    async fn work(
-        mut self,
-        next: Arc<AtomicU64>,
-        rate: Option<f64>,
-        begins: Instant,
-        ends: Instant,
-    ) -> Vec<(Seen, Duration)> {
-        let mut made = Vec::new();
+    async fn work(mut self, next: Arc<AtomicU64>, rate: Option<f64>, begins: Instant, ends: Instant) -> Made {
+        let mut made = Made::default();
         loop {
             if let Some(rate) = rate {
                 let moment = begins + Duration::from_secs_f64(next.fetch_add(1, Ordering::Relaxed) as f64 / rate);
@@ -115,6 +139,7 @@ impl Lane {
                     return made;
                 }
                 if moment + TOO_LATE < Instant::now() {
+                    made.missed.push(moment);
                     continue;
                 }
                 sleep_until(moment).await;
@@ -128,7 +153,7 @@ impl Lane {
                 sleep(AFTER_FAILURE).await;
             }
             let call = call.unwrap_or(Seen { started, call: None, tokens: 0, end: End::Nothing, code: None });
-            made.push((call, started.elapsed()));
+            made.calls.push((call, started.elapsed()));
         }
     }
 

@@ -274,7 +274,8 @@ async fn an_upgrade_and_changed_certificates_under_load_fail_no_call_and_cut_no_
     put(&scene, &next.folder);
     let begun = Instant::now();
     let mut old = scene.platform.gateways[0].upgrade(spawner).await.unwrap();
-    screen::say(&format!("the next process took over {:.1?} after it was started", begun.elapsed()));
+    let taken_over = Instant::now();
+    screen::say(&format!("the next process took over {:.1?} after it was started", taken_over - begun));
     sleep(AFTER).await;
     assert!(old.ended().unwrap().is_none(), "two processes run while streams do");
     assert!(streams.running.try_join_next().is_none(), "all streams ran during the upgrade");
@@ -286,6 +287,8 @@ async fn an_upgrade_and_changed_certificates_under_load_fail_no_call_and_cut_no_
     faults::show("long streams", &long);
     faults::show("short calls", &short);
     assert!(long.iter().all(|call| (call.end, call.tokens) == (End::Whole, run.tokens)), "a stream was cut");
+    assert!(short.iter().any(|call| call.started < begun), "no short call came before the upgrade");
+    assert!(short.iter().any(|call| call.started > taken_over), "no short call came after the upgrade");
     let failed: Vec<&Seen> = short.iter().filter(|call| (call.end, call.tokens) != (End::Whole, SHORT)).collect();
     assert!(failed.is_empty(), "{} calls failed: {failed:?}", failed.len());
     scene.platform.certificates.authority.clone_from(&next.authority);

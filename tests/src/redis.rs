@@ -201,7 +201,7 @@ fn users_file(secrets: &Secrets) -> String {
         "user gateway on >{password} resetkeys resetchannels {readable} %R~{directory} %R~{marks} ~{usage} ~{strikes} \
          ~signature:* ~idempotent:* {leases} &{changed} -@all {connection} +client|tracking +client|caching +get +getrange +mget +hget \
          +hmget +hgetall +exists +set +xadd +xlen +hset +hdel +expire +pexpire +del +subscribe +unsubscribe +info +time \
-         +pttl +multi +exec +discard +eval +evalsha +script|load +zadd +zscore +zrangebyscore +zremrangebyscore",
+         +pttl +eval +eval_ro +evalsha +script|load +zadd +zscore +zrangebyscore +zremrangebyscore",
         password = secrets.redis_gateway,
     );
     format!("user default off nopass resetkeys resetchannels -@all\n{control}\n{gateway}\n")
@@ -230,6 +230,8 @@ mod tests {
         assert!(answer(&redis, User::Gateway, &["HGETALL", "user:x"]).await.is_ok());
         assert!(answer(&redis, User::Gateway, &["HSET", "user:x", "v", "2"]).await.is_err());
         assert!(answer(&redis, User::Gateway, &["FLUSHALL"]).await.is_err());
+        let read = ["EVAL_RO", protocol::principal::READ_SCRIPT, "2", "user:x", "principals:complete"];
+        assert!(answer(&redis, User::Gateway, &read).await.is_ok());
         let write = "return redis.call('SET', KEYS[1], 'x', 'PX', 1000)";
         assert!(answer(&redis, User::Gateway, &["EVAL", write, "1", "idempotent:x"]).await.is_ok());
         assert!(answer(&redis, User::Gateway, &["EVAL", write, "1", "user:x"]).await.is_err());

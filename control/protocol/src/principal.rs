@@ -19,6 +19,13 @@ if held and tonumber(held) > tonumber(ARGV[1]) then return tonumber(held) end
 redis.call('HSET', KEYS[1], 'v', ARGV[1], 'd', ARGV[2])
 return 0";
 
+/// Lua: `KEYS[1]` hash, `KEYS[2]` marker of completeness; returns the fields of both as they are at one moment.
+///
+/// It says that it writes nothing: a Redis without memory takes no transaction, and no script that might write.
+pub const READ_SCRIPT: &str = "\
+#!lua flags=no-writes
+return {redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2])}";
+
 /// Field with the version.
 pub const VERSION_FIELD: &str = "v";
 /// Field with the entry.

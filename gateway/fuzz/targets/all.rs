@@ -5,6 +5,7 @@ pub(crate) mod envelope;
 pub(crate) mod frames;
 pub(crate) mod head;
 pub(crate) mod host;
+mod pickle;
 pub(crate) mod relay;
 
 /// Takes any bytes, and panics when its property does not hold.

@@ -42,6 +42,17 @@ pub struct Head {
     pub length: Option<usize>,
 }
 
+/// How much of what was written of an answer's body has left this process: that, its client may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing of it.
+    None,
+    /// Some of it, perhaps.
+    Part,
+    /// All of it.
+    All,
+}
+
 /// A client that waits for an answer.
 pub trait Downstream: Send {
     /// The next piece of the request body, none at its end.
@@ -64,6 +75,8 @@ pub trait Downstream: Send {
     }
     /// Waits until all that was sent has left this process: the client gets it then even if this process dies.
     fn sent(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// How much of what was written has left this process by now.
+    fn reach(&mut self) -> Reach;
     /// Ends the answer.
     fn end(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
     /// Breaks an answer off, so that the client notices.
@@ -77,6 +90,8 @@ pub struct Client<'a> {
     session: &'a mut ServerSession,
     silence: Duration,
     asked: bool,
+    /// Whether a write failed over HTTP/1.1: a part of it may have left.
+    torn: bool,
     /// The body of the answer, once it is begun over HTTP/2.
     body: Option<Body>,
 }
@@ -84,7 +99,7 @@ pub struct Client<'a> {
 impl<'a> Client<'a> {
     /// A client that may be silent for so long while it sends its body.
     pub fn new(session: &'a mut ServerSession, silence: Duration) -> Self {
-        Self { session, silence, asked: false, body: None }
+        Self { session, silence, asked: false, torn: false, body: None }
     }
 }
 
@@ -166,7 +181,11 @@ impl Downstream for Client<'_> {
         }
         match &mut self.body {
             Some(body) => body.write(piece).await,
-            None => self.session.write_response_body(piece, false).await.map_err(|_| Gone),
+            None => {
+                let written = self.session.write_response_body(piece, false).await;
+                self.torn = written.is_err();
+                written.map_err(|_| Gone)
+            }
         }
     }
 
@@ -175,6 +194,14 @@ impl Downstream for Client<'_> {
             Some(body) => body.sent().await,
             // A write ends when the kernel has it.
             None => Ok(()),
+        }
+    }
+
+    fn reach(&mut self) -> Reach {
+        match &mut self.body {
+            Some(body) => body.reach(),
+            None if self.torn => Reach::Part,
+            None => Reach::All,
         }
     }
 

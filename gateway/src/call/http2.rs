@@ -9,7 +9,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::write_body;
 use tokio::time::timeout;
 
-use super::downstream::Gone;
+use super::downstream::{Gone, Reach};
 use crate::edge;
 
 /// A body that is being sent.
@@ -17,7 +17,7 @@ pub(super) struct Body {
     stream: SendStream<Bytes>,
     /// What of it has left this process.
     answer: edge::Answer,
-    /// Bytes given to the connection.
+    /// Bytes given to the connection, or about to be.
     given: u64,
     ended: bool,
     /// How long the client may take none of it.
@@ -39,10 +39,9 @@ impl Body {
 
     /// Gives the connection a part of it.
     pub(super) async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
-        let length = piece.len() as u64;
-        write_body(&mut self.stream, piece, false, self.stall).await.map_err(|_| Gone)?;
-        self.given += length;
-        Ok(())
+        // Also of a write that fails a part may have been given.
+        self.given += piece.len() as u64;
+        write_body(&mut self.stream, piece, false, self.stall).await.map_err(|_| Gone)
     }
 
     /// Ends it.
@@ -62,6 +61,15 @@ impl Body {
             }
         };
         if timeout(stall, sent).await.unwrap_or(false) { Ok(()) } else { Err(Gone) }
+    }
+
+    /// How much of what was given has left this process by now.
+    pub(super) fn reach(&self) -> Reach {
+        match self.answer.bytes() {
+            sent if sent >= self.given => Reach::All,
+            0 => Reach::None,
+            _ => Reach::Part,
+        }
     }
 
     /// Ends when the client takes back its request or goes away, not before.

@@ -55,7 +55,7 @@ impl<I: Instances> Calls<I> {
             Ok(quota) => job.entry.quota = quota,
             Err(refusal) => {
                 self.turn_away(&refusal, job.stamp, client).await;
-                return self.answers.settle(claim, None, None).await;
+                return self.answers.settle(claim, None, None);
             }
         }
         let settings = self.answers.settings;
@@ -64,7 +64,7 @@ impl<I: Instances> Calls<I> {
         let mut recording = Recording::new(client, begins, settings.run_on, settings.largest, room);
         let outcome = self.answers.hold(&claim, Box::pin(self.attempt(job, &mut recording))).await;
         let answer = recording.into_answer();
-        self.answers.settle(claim, outcome, answer).await;
+        self.answers.settle(claim, outcome, answer);
     }
 
     async fn replay(&self, answer: Answer, stamp: Stamp, client: &mut impl Downstream) {

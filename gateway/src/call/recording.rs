@@ -9,7 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use protocol::headers;
 use tokio::time::{Instant, sleep_until};
 
-use super::downstream::{Downstream, Gone, Head, Unread};
+use super::downstream::{Downstream, Gone, Head, Reach, Unread};
 use crate::idempotent::{Answer, Share};
 
 /// Fields that are given again with the answer; others were true only once.
@@ -131,6 +131,11 @@ impl<D: Downstream> Downstream for Recording<'_, D> {
     async fn sent(&mut self) -> Result<(), Gone> {
         let sent = if self.left.is_none() { self.client.sent().await } else { Ok(()) };
         self.unless_left(sent)
+    }
+
+    fn reach(&mut self) -> Reach {
+        // What is recorded will be had by whoever asks again.
+        if self.left.is_some() && self.tape.is_some() { Reach::All } else { self.client.reach() }
     }
 
     async fn end(&mut self) -> Result<(), Gone> {

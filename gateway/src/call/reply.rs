@@ -12,7 +12,7 @@ use protocol::usage::Outcome;
 use tokio::task::spawn_blocking;
 
 use super::answer::{content_type, finish_whole, relayed};
-use super::downstream::{Downstream, Head};
+use super::downstream::{Downstream, Gone, Head, Reach};
 use super::line::Line;
 use super::opening::Opening;
 use super::place::Place;
@@ -94,7 +94,16 @@ impl<I: Instances> Calls<I> {
             finish_whole(client, body).await?;
             client.sent().await
         };
-        let outcome = if sent.await.is_ok() { Outcome::Finished } else { Outcome::Aborted };
+        let outcome = match sent.await {
+            Ok(()) => Outcome::Finished,
+            Err(Gone) => {
+                // It is of no use in part: some of it counts as all of it.
+                if client.reach() == Reach::None {
+                    running.takes_back();
+                }
+                Outcome::Aborted
+            }
+        };
         running.finish(outcome, None);
         outcome
     }
@@ -135,6 +144,9 @@ impl<I: Instances> Calls<I> {
             Ended::Gone => {
                 // The connection to the instance closes here, before anything else is done.
                 drop(relay);
+                if line.client.reach() != Reach::All {
+                    running.takes_back();
+                }
                 running.finish(Outcome::Aborted, None);
                 return Outcome::Aborted;
             }

@@ -16,6 +16,8 @@ pub(super) struct Running {
     flight: Flight,
     quota: Option<QuotaHold>,
     counters: Counters,
+    /// Those before the last piece.
+    before: Counters,
     kind: Kind,
     estimate: u64,
     started_at: DateTime<Utc>,
@@ -39,6 +41,7 @@ impl Running {
             flight: log.admit(admission)?,
             quota: quota.take(),
             counters: Counters::default(),
+            before: Counters::default(),
             kind,
             estimate,
             started_at,
@@ -56,6 +59,7 @@ impl Running {
     pub(super) fn delivers(&mut self, meter: &Meter) {
         let counted = meter.counters();
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.before = self.counters;
         self.counters = Counters {
             chunks: counted.chunks,
             bytes: counted.bytes,
@@ -65,6 +69,11 @@ impl Running {
             delivered: true,
         };
         self.flight.progress(self.counters);
+    }
+
+    /// The last piece has not reached the client: the record does not count it.
+    pub(super) fn takes_back(&mut self) {
+        self.counters = self.before;
     }
 
     /// Writes the record; gives the allowance back if the attempt used none of it.

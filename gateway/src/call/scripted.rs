@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::downstream::{Downstream, Gone, Head, Unread};
+use super::downstream::{Downstream, Gone, Head, Reach, Unread};
 use super::upstream::Answer;
 use crate::instance::verdict::Failure;
 
@@ -72,6 +72,10 @@ impl Downstream for ScriptedClient {
     async fn sent(&mut self) -> Result<(), Gone> {
         self.unsent = 0;
         Ok(())
+    }
+
+    fn reach(&mut self) -> Reach {
+        if self.refuses { Reach::None } else { Reach::All }
     }
 
     async fn end(&mut self) -> Result<(), Gone> {

@@ -1,6 +1,7 @@
 //! The instances' side of a call, as the attempt loop sees it.
 
 mod pool;
+mod sending;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -20,13 +21,14 @@ use protocol::ids::InstanceId;
 use tracing::debug;
 
 pub use self::pool::{Bounds, Pool};
+use self::sending::{Sent, send};
 use super::socket;
 use crate::instance::request::Outgoing;
 use crate::instance::verdict::Failure;
 use crate::metrics::Over;
 
-/// How long an instance may take no byte of a request.
-const STALL: Duration = Duration::from_secs(30);
+/// How long an answer may take to be read that came before its request was sent, and broke it.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Where instances can be reached.
 pub trait Instances: Send + Sync {
@@ -65,6 +67,8 @@ pub struct Network {
 pub struct NetworkAnswer {
     session: HttpSession,
     status: StatusCode,
+    /// Whether its request was sent whole; else nothing else can be sent on the connection.
+    in_turn: bool,
     place: Place,
     pool: Arc<Pool>,
 }
@@ -120,13 +124,14 @@ impl Network {
     }
 
     async fn exchange(&self, stream: Stream, place: Place, request: &Outgoing) -> Result<NetworkAnswer, Broken> {
+        let before = bytes_confirmed(&stream);
+        let (stream, sent) = send(stream, request).await;
         let mut session = HttpSession::new_with_options(stream, &self.peer(place.address));
-        session.write_timeout = Some(STALL);
-        let before = bytes_confirmed(&session);
-        match converse(&mut session, request).await {
-            Ok(status) => Ok(NetworkAnswer { session, status, place, pool: self.pool.clone() }),
+        let in_turn = matches!(sent, Sent::Whole);
+        match answered(&mut session, sent).await {
+            Ok(status) => Ok(NetworkAnswer { session, status, in_turn, place, pool: self.pool.clone() }),
             Err(error) => {
-                let unseen = before.is_some() && bytes_confirmed(&session) == before;
+                let unseen = before.is_some() && bytes_confirmed(session.stream()) == before;
                 Err(Broken { error, unseen })
             }
         }
@@ -172,6 +177,9 @@ impl Answer for NetworkAnswer {
     }
 
     async fn keep(mut self) {
+        if !self.in_turn {
+            return;
+        }
         self.session.respect_keepalive();
         if let Some(stream) = self.session.reuse().await {
             self.pool.put(self.place.instance, self.place.address, stream);
@@ -179,12 +187,21 @@ impl Answer for NetworkAnswer {
     }
 }
 
-/// Sends a request and waits for the head of its answer.
-async fn converse(session: &mut HttpSession, request: &Outgoing) -> pingora::Result<StatusCode> {
-    session.write_request_header(request.head.clone()).await?;
-    session.write_body(&request.body).await?;
-    session.finish_body().await?;
-    final_status(session).await
+/// The status of the answer to a request that came so far.
+async fn answered(session: &mut HttpSession, sent: Sent) -> pingora::Result<StatusCode> {
+    let status = match sent {
+        Sent::Whole => return final_status(session).await,
+        Sent::Overtaken => final_status(session).await?,
+        Sent::Broken(error) => match tokio::time::timeout(LAST_WORDS, final_status(session)).await {
+            Ok(Ok(status)) => status,
+            Ok(Err(_)) | Err(_) => return Err(error),
+        },
+    };
+    if status.is_success() {
+        // A request is sealed as one: without its end nobody can have opened it.
+        return Error::e_explain(ErrorType::InvalidHTTPHeader, "a success without the request");
+    }
+    Ok(status)
 }
 
 /// Waits for the head of the answer proper.
@@ -210,8 +227,8 @@ async fn resolve(host: &str, port: u16) -> Result<SocketAddr, Failure> {
 }
 
 /// How much of what was sent on a connection has arrived.
-fn bytes_confirmed(session: &HttpSession) -> Option<u64> {
-    session.digest().socket_digest.as_deref().and_then(socket::bytes_confirmed)
+fn bytes_confirmed(stream: &Stream) -> Option<u64> {
+    stream.get_socket_digest().as_deref().and_then(socket::bytes_confirmed)
 }
 
 /// Whether the other side closed the connection.

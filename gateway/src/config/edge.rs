@@ -55,6 +55,14 @@ pub struct Edge {
     #[arg(long, env = "GATEWAY_MAX_CONNECTIONS_PER_ADDRESS", default_value = "1024")]
     pub max_connections_per_address: usize,
 
+    /// Requests and sockets in the hands of our own services.
+    #[arg(long, env = "GATEWAY_MAX_FORWARDED", default_value = "16384")]
+    pub max_forwarded: usize,
+
+    /// Requests and sockets of one client, or of one /64 of IPv6, in the hands of our own services.
+    #[arg(long, env = "GATEWAY_MAX_FORWARDED_PER_ADDRESS", default_value = "1024")]
+    pub max_forwarded_per_address: usize,
+
     /// Bytes of memory that this process may take; 0 means the limit of its control group, else the machine's memory.
     #[arg(long, env = "GATEWAY_MEMORY_BUDGET", default_value = "0")]
     pub memory_budget: u64,

@@ -30,7 +30,7 @@ pub struct Instances {
     #[arg(long, env = "GATEWAY_IDLE_SECONDS", default_value = "300", value_parser = seconds)]
     pub idle: Duration,
 
-    /// Largest answer in one piece, and largest error body of an instance, in bytes.
+    /// Largest answer in one piece, in bytes as it comes, sealed.
     #[arg(long, env = "GATEWAY_MAX_ANSWER", default_value = "67108864")]
     pub max_answer: usize,
 

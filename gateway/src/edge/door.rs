@@ -19,12 +19,13 @@ use pingora::{Error, ErrorType};
 use tokio::sync::watch;
 
 use super::admission::Admission;
-use super::connections::Held;
 use super::head::Largest;
+use super::holdings::Held;
 use super::sent::{Answer, Sent};
+use super::upload::{Upload, is_silent};
 use super::watched::{Progress, Terms, Watched};
 use crate::config;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Refused};
 use crate::refusal::Refusal;
 
 /// The way in to an application.
@@ -44,6 +45,7 @@ struct Requests<A> {
     keep_alive: u64,
     options: HttpServerOptions,
     http2: H2Options,
+    metrics: Arc<Metrics>,
 }
 
 /// What goes with a connection as long as anything knows of it.
@@ -59,8 +61,8 @@ impl<A> Door<A> {
     pub fn new(app: A, settings: &config::Edge, admission: Arc<Admission>, metrics: Arc<Metrics>) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(Duration::from_secs(settings.keep_alive));
-        let requests =
-            Requests { app: Arc::new(app), keep_alive: settings.keep_alive, options, http2: http2(settings) };
+        let (app, keep_alive) = (Arc::new(app), settings.keep_alive);
+        let requests = Requests { app, keep_alive, options, http2: http2(settings), metrics: metrics.clone() };
         let terms =
             Terms { head_within: settings.head_within, largest: settings.largest(), resets: settings.http2_resets };
         Self { requests: Arc::new(requests), admission, terms, metrics }
@@ -177,6 +179,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Requests<A> {
         }
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(self.keep_alive));
+        }
+        if session.is_http2() && !session.is_body_done() {
+            let (upload, told) = Upload::new();
+            session.req_header_mut().extensions_mut().insert(upload);
+            return tokio::select! {
+                again = self.app.process_new_http(session, shutdown) => again,
+                // The client gets a reset: its stream cannot be reached from here to say more.
+                () = is_silent(told) => {
+                    self.metrics.edge.refused(Refused::SilentBody).inc();
+                    None
+                }
+            };
         }
         self.app.process_new_http(session, shutdown).await
     }

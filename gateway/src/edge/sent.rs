@@ -56,6 +56,12 @@ impl Answer {
     pub async fn has(&mut self, bytes: u64, end: bool) -> bool {
         self.part.wait_for(|part| part.bytes >= bytes && (part.ended || !end)).await.is_ok()
     }
+
+    /// Bytes of its body that were sent.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.part.borrow().bytes
+    }
 }
 
 impl Drop for Answer {
@@ -138,9 +144,9 @@ mod tests {
             data(5, 90, true),
         ];
         writing.wrote(&bytes.concat());
-        assert_eq!(answer.has(10, false).now_or_never(), None);
+        assert_eq!((answer.has(10, false).now_or_never(), answer.bytes()), (None, 0));
         writing.flushed();
-        assert_eq!(answer.has(10, false).now_or_never(), Some(true));
+        assert_eq!((answer.has(10, false).now_or_never(), answer.bytes()), (Some(true), 10));
         assert_eq!(answer.has(11, false).now_or_never(), None);
         assert_eq!(answer.has(10, true).now_or_never(), None);
     }
@@ -166,10 +172,13 @@ mod tests {
     #[test]
     fn a_connection_that_ends_leaves_nobody_waiting() {
         let sent = Arc::new(Sent::default());
-        let writing = Writing::new(sent.clone());
+        let mut writing = Writing::new(sent.clone());
         let mut answer = sent.follow(1).unwrap();
+        writing.wrote(&data(1, 10, false));
+        writing.flushed();
         drop(writing);
-        assert_eq!(answer.has(1, false).now_or_never(), Some(false));
+        assert_eq!(answer.has(11, false).now_or_never(), Some(false));
+        assert_eq!(answer.bytes(), 10, "it is known what was sent before");
         assert!(sent.follow(3).is_none());
     }
 

@@ -72,11 +72,18 @@ fn only_credentials_of_our_header_family_reach_a_service() {
 }
 
 #[test]
-fn a_service_gets_each_run_of_slashes_as_one() {
-    let mut request = RequestHeader::build("GET", b"//invocations///exports?limit=1//2", None).unwrap();
-    rewrite_request(&mut request, Client { address: None, tls: false }).unwrap();
-    assert_eq!(request.uri.to_string(), "/invocations/exports?limit=1//2");
-    assert_eq!(request.raw_path(), b"/invocations/exports?limit=1//2");
+fn a_service_gets_a_path_and_each_run_of_slashes_as_one() {
+    for (target, path) in [
+        ("//invocations///exports?limit=1//2", "/invocations/exports?limit=1//2"),
+        ("http://api.chutes.localhost//users/%2e%2e/me?a=//", "/users/%2e%2e/me?a=//"),
+        ("https://api.chutes.localhost?a=1", "/?a=1"),
+        ("http://api.chutes.localhost", "/"),
+        ("/users/../me/%2f", "/users/../me/%2f"),
+    ] {
+        let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+        rewrite_request(&mut request, Client { address: None, tls: false }).unwrap();
+        assert_eq!((request.uri.to_string().as_str(), request.raw_path()), (path, path.as_bytes()));
+    }
 }
 
 #[test]
@@ -87,4 +94,25 @@ fn a_socket_that_lives_on_may_be_silent_and_nothing_else() {
         Forwarded { service: Service::Ws, address, client, lives_on }.peer().options.read_timeout
     };
     assert_eq!((timeout(false), timeout(true)), (Some(SILENCE), None));
+}
+
+#[test]
+fn only_the_opening_handshake_of_a_websocket_lives_on() {
+    let asked = |method: &str, fields: &[(&'static str, &str)]| {
+        let mut request = RequestHeader::build(method, b"/socket.io/", None).unwrap();
+        for (name, value) in fields {
+            request.append_header(*name, *value).unwrap();
+        }
+        asks_for_websocket(&request)
+    };
+    let handshake = [("connection", "Upgrade"), ("upgrade", "websocket")];
+    assert!(asked("GET", &handshake));
+    // As Firefox asks, and as some balancers pass it on.
+    assert!(asked("GET", &[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]));
+    assert!(!asked("POST", &handshake));
+    assert!(!asked("GET", &[("connection", "Upgrade"), ("upgrade", "h2c")]));
+    assert!(!asked("GET", &[("connection", "keep-alive"), ("upgrade", "websocket")]));
+    assert!(!asked("GET", &[("connection", "Upgrade")]));
+    assert!(!asked("GET", &[handshake[0], handshake[1], ("content-length", "1000000")]));
+    assert!(!asked("GET", &[handshake[0], handshake[1], ("transfer-encoding", "chunked")]));
 }

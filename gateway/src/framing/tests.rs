@@ -49,6 +49,18 @@ fn a_length_beside_chunked_is_refused_although_the_framework_dropped_it() {
 }
 
 #[test]
+fn over_http_2_there_is_one_length_too() {
+    for fields in [
+        &[("content-length", "5"), ("content-length", "6")][..],
+        &[("content-length", "5, 6")],
+        &[("content-length", "5"), ("transfer-encoding", "chunked")],
+    ] {
+        assert!(check(&head("POST", "/", fields), None).is_err(), "{fields:?}");
+    }
+    assert_eq!(check(&head("POST", "/", &[("content-length", "5")]), None), Ok(()));
+}
+
+#[test]
 fn control_bytes_and_bare_line_ends_are_refused() {
     let request = head("GET", "/", &[("host", "a")]);
     for raw in [
@@ -63,6 +75,13 @@ fn control_bytes_and_bare_line_ends_are_refused() {
 }
 
 #[test]
-fn a_target_without_a_slash_is_refused() {
-    assert!(verdict("*", &[("host", "a")]).is_err());
+fn a_target_is_a_path_or_a_url_of_the_web() {
+    for target in ["/a", "http://a/b?c", "HTTPS://a", "http://a?c"] {
+        assert_eq!(verdict(target, &[("host", "a")]), Ok(()), "{target}");
+    }
+    for target in ["*", "a", "a:80", "file:///a", "ws://a/", "http:a", "http:/a", "://a", "?a"] {
+        assert!(verdict(target, &[("host", "a")]).is_err(), "{target}");
+    }
+    assert!(check(&head("CONNECT", "http://a/", &[("host", "a")]), None).is_err());
+    assert!(check(&RequestHeader::build("GET", b"/\xff", None).unwrap(), None).is_err());
 }

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::entry::{Answer, Entry, State, remains};
 use super::room::{Room, Share};
+use super::settling::Waiting;
 use crate::call::HEAVY;
 use crate::metrics::Metrics;
 use crate::principals::Principals;
@@ -60,6 +61,7 @@ pub struct Answers {
     key: AnswerKey,
     room: Arc<Room>,
     metrics: Arc<Metrics>,
+    pub(super) waiting: Waiting,
     /// How much is kept, and for how long.
     pub settings: Settings,
 }
@@ -79,6 +81,17 @@ pub enum Found {
     Answered(Answer),
 }
 
+/// What came of a claimed call.
+pub(super) struct Settlement {
+    pub(super) claim: Claim,
+    /// Of the attempt whose answer reached the client, if one did.
+    pub(super) outcome: Option<Outcome>,
+    /// The answer, if all of it is here.
+    pub(super) recording: Option<(Answer, Share)>,
+    /// How long the claim is good.
+    pub(super) until: Instant,
+}
+
 /// The right to make a call, which no other gateway has as long as it is renewed.
 pub struct Claim {
     asked: Asked,
@@ -93,7 +106,8 @@ impl Answers {
     /// Keeps them sealed under this key.
     #[must_use]
     pub fn new(principals: Arc<Principals>, key: AnswerKey, metrics: Arc<Metrics>, settings: Settings) -> Self {
-        Self { principals, key, room: Room::new(settings.total), metrics, settings }
+        let (room, waiting) = (Room::new(settings.total), Waiting::default());
+        Self { principals, key, room, metrics, waiting, settings }
     }
 
     /// What a user asks under his key with a request, given as texts.
@@ -160,7 +174,8 @@ impl Answers {
     }
 
     /// Writes down what came of a claimed call. While Redis is away it is tried again as long as the claim is good.
-    pub async fn settle(&self, claim: Claim, outcome: Option<Outcome>, recording: Option<(Answer, Share)>) {
+    pub(super) async fn write(&self, settlement: Settlement) {
+        let Settlement { claim, outcome, recording, until } = settlement;
         let (kept, recorded) = recording.unzip();
         let remains = remains(outcome, kept);
         let text = match remains {
@@ -168,7 +183,6 @@ impl Answers {
             Some(state) => self.seal(&claim.asked, state).await.unwrap_or_else(|_| claim.running.clone()),
             None => Vec::new(),
         };
-        let until = Instant::now() + self.settings.claim;
         loop {
             match self.replace(&claim, &text, self.settings.keep).await {
                 Ok(1..) => break,
@@ -219,7 +233,7 @@ impl Answers {
     }
 
     /// Redis was away for longer than a claim is good for: what it was told, or told others, is not what is.
-    fn forgotten(&self) {
+    pub(super) fn forgotten(&self) {
         self.metrics.calls.idempotent.with_label_values(&["forgotten"]).inc();
         tracing::warn!("redis was away for too long: a call with an idempotency key may be made twice");
     }

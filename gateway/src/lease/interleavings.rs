@@ -72,7 +72,9 @@ fn in_every_order_of_threads_there_are_no_more_calls_at_once_than_the_limit() {
         let (in_flight, gateways) = (Arc::new(AtomicU64::new(0)), [WriterId::random(), WriterId::random()]);
         let mut redis = Claims::default();
         for time in [0, TIME / 2, TIME] {
-            gateways.map(|gateway| redis.beat(gateway, time));
+            for gateway in gateways {
+                redis.beat(gateway, time);
+            }
         }
         let redis = Arc::new(Mutex::new(redis));
         let mut threads = Vec::new();

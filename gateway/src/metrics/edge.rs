@@ -19,6 +19,12 @@ pub enum Refused {
     LargeHead,
     /// A client reset too many streams.
     Resets,
+    /// A client fell silent while a service waited for its body.
+    SilentBody,
+    /// As many requests are in the hands of services as there may be.
+    Forwarded,
+    /// As many requests of one address are in the hands of services as it may have.
+    ForwardedOfAddress,
     /// No memory for another call.
     CallMemory,
     /// No processor time for another call.
@@ -27,13 +33,16 @@ pub enum Refused {
 
 impl Refused {
     /// Every reason.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 11] = [
         Self::Connections,
         Self::ConnectionsOfAddress,
         Self::ConnectionMemory,
         Self::SlowHead,
         Self::LargeHead,
         Self::Resets,
+        Self::SilentBody,
+        Self::Forwarded,
+        Self::ForwardedOfAddress,
         Self::CallMemory,
         Self::CallLag,
     ];
@@ -47,6 +56,9 @@ impl Refused {
             Self::SlowHead => "slow_head",
             Self::LargeHead => "large_head",
             Self::Resets => "resets",
+            Self::SilentBody => "silent_body",
+            Self::Forwarded => "forwarded",
+            Self::ForwardedOfAddress => "forwarded_of_address",
             Self::CallMemory => "call_memory",
             Self::CallLag => "call_lag",
         }
@@ -57,6 +69,8 @@ impl Refused {
 pub struct Edge {
     /// Open connections of clients.
     pub connections: IntGauge,
+    /// Requests and sockets in the hands of services.
+    pub forwarded: IntGauge,
     /// Bytes of memory in use.
     pub memory_used: IntGauge,
     /// Bytes of memory that may be in use.
@@ -79,6 +93,7 @@ impl Edge {
         }
         Ok(Self {
             connections: register.gauge("chutes_gateway_connections", "open connections of clients")?,
+            forwarded: register.gauge("chutes_gateway_forwarded", "requests and sockets in the hands of services")?,
             memory_used: register.gauge("chutes_gateway_memory_used_bytes", "memory in use")?,
             memory_budget: register.gauge("chutes_gateway_memory_budget_bytes", "memory that may be in use")?,
             lag: register.float("chutes_gateway_lag_seconds", "how long work waits for the processor")?,

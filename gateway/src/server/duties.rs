@@ -47,8 +47,17 @@ impl Parts {
         }));
         let directory = self.directory.clone();
         server.add_service(lifecycle.duty("directory", move |stop| until(stop, directory.clone().follow())));
-        let principals = self.principals.clone();
-        server.add_service(lifecycle.duty("principals", move |stop| until(stop, principals.clone().follow())));
+        let (principals, answers) = (self.principals.clone(), self.answers.clone());
+        server.add_service(lifecycle.duty("principals", move |stop| {
+            let (principals, answers) = (principals.clone(), answers.clone());
+            async move {
+                tokio::select! {
+                    () = principals.follow() => {}
+                    // Over the connection that the other one keeps.
+                    () = answers.run(stop) => {}
+                }
+            }
+        }));
         let memory = self.memory.clone();
         server.add_service(lifecycle.duty("memory", move |stop| until(stop, memory.clone().follow())));
         let certificates = self.certificates.clone();

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::edge::BeforeTls;
 use crate::edge::admission::Admission;
-use crate::edge::connections::{Connections, Limits as ConnectionLimits};
+use crate::edge::holdings::{self, Holdings};
 use crate::edge::memory::Memory;
 use crate::forward::{DEAD_PEERS, Services};
 use crate::host::Hosts;
@@ -44,6 +44,7 @@ pub(super) struct Parts {
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) directory: Arc<Directory>,
     pub(super) principals: Arc<Principals>,
+    pub(super) answers: Arc<Answers>,
     pub(super) limits: Arc<Limits>,
     pub(super) quota: Arc<Quota>,
     pub(super) desk: Arc<Desk>,
@@ -88,6 +89,7 @@ impl Parts {
                 linger: config.upgrade.linger,
             }),
             directory: Directory::new(config, clock, metrics.clone())?,
+            answers: answers(config, &principals, &metrics)?,
             places: Arc::new(places(config, &slots, &loads, &metrics)),
             certificates: Certificates::load(&config.certificates, &config.domain, metrics.tls.clone())?,
             pool: Pool::new(bounds(config), metrics.clone()),
@@ -145,7 +147,7 @@ impl Parts {
             places: self.places.clone(),
             instances: Network::new(config.instances.source, config.instances.connect, self.pool.clone()),
             rerolls: Rerolls::new(config.calls.rerolls, config.calls.reroll),
-            answers: self.answers(config)?,
+            answers: self.answers.clone(),
             log: self.log.clone(),
             strikes: self.strikes.clone(),
             signer: Arc::new(signer),
@@ -158,12 +160,6 @@ impl Parts {
             },
             metrics: self.metrics.clone(),
         })
-    }
-
-    fn answers(&self, config: &Config) -> anyhow::Result<Arc<Answers>> {
-        let key = DirectoryKey::from_hex(config.directory_key.reveal()).context("reading the directory key")?;
-        let (principals, metrics) = (self.principals.clone(), self.metrics.clone());
-        Ok(Arc::new(Answers::new(principals, key.answer_key(), metrics, answer_settings(config))))
     }
 
     pub(super) fn internal(&self, config: &Config) -> Internal {
@@ -204,13 +200,16 @@ fn memory(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Memory> {
 }
 
 fn admission(config: &Config, memory: &Arc<Memory>, metrics: &Arc<Metrics>) -> Arc<Admission> {
-    let limits = ConnectionLimits {
-        all: config.edge.max_connections,
-        per_address: config.edge.max_connections_per_address,
-        exempt: config.client.trusted_peers.clone(),
+    let edge = &config.edge;
+    let limits = |all, per_address| {
+        let exempt = config.client.trusted_peers.clone();
+        holdings::Limits { all, per_address, exempt }
     };
-    let connections = Connections::new(limits, metrics.edge.connections.clone());
-    Admission::new(config.edge.max_lag, connections, memory.clone(), metrics.clone())
+    let connections = limits(edge.max_connections, edge.max_connections_per_address);
+    let forwarded = limits(edge.max_forwarded, edge.max_forwarded_per_address);
+    let connections = Holdings::new(connections, metrics.edge.connections.clone());
+    let forwarded = Holdings::new(forwarded, metrics.edge.forwarded.clone());
+    Admission::new(edge.max_lag, connections, forwarded, memory.clone(), metrics.clone())
 }
 
 fn clock(config: &Config) -> Clock {
@@ -234,14 +233,16 @@ fn services(config: &Config) -> Services {
     }
 }
 
-fn answer_settings(config: &Config) -> idempotent::Settings {
-    idempotent::Settings {
+fn answers(config: &Config, principals: &Arc<Principals>, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<Answers>> {
+    let key = DirectoryKey::from_hex(config.directory_key.reveal()).context("reading the directory key")?;
+    let settings = idempotent::Settings {
         keep: config.calls.idempotent,
         largest: config.calls.idempotent_answer,
         total: config.calls.idempotent_answers,
         run_on: config.calls.idempotent_run_on,
         claim: config.calls.idempotent_claim,
-    }
+    };
+    Ok(Arc::new(Answers::new(principals.clone(), key.answer_key(), metrics.clone(), settings)))
 }
 
 fn bounds(config: &Config) -> Bounds {

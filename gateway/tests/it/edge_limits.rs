@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 
 use crate::client::{Raw, chat, request};
 use crate::frames::tls;
@@ -153,24 +152,6 @@ async fn a_connection_without_a_next_request_is_closed() {
     let mut raw = Raw::connect(&platform).await;
     raw.send(models("").as_bytes()).await;
     assert_eq!(raw.answer().await.status, 200);
-    assert!(raw.closes().await);
-}
-
-#[tokio::test]
-async fn a_silent_body_is_408_for_a_call_and_ends_an_upload() {
-    let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let wishes = Wishes { api: Some(api.local_addr().unwrap()), ..wishes(&["--client-silence=0.5"]) };
-    let platform = Platform::start(&[], wishes).await;
-    let post = |host: &str| {
-        format!(
-            "POST /run HTTP/1.1\r\nHost: {host}.{DOMAIN}\r\nAuthorization: {}\r\nContent-Length: 9\r\n\r\n{{",
-            platform.key
-        )
-    };
-    assert_eq!(told(&platform, post("own-chute").as_bytes()).await, (408, Some("body_timeout".into())));
-    let mut raw = Raw::connect(&platform).await;
-    raw.send(post("api").as_bytes()).await;
-    assert_eq!(raw.answer().await.status, 408);
     assert!(raw.closes().await);
 }
 

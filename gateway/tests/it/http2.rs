@@ -10,6 +10,8 @@ use crate::frames::{
 use crate::platform::{DOMAIN, Platform, Wishes};
 
 const REFUSED_STREAM: u32 = 7;
+/// The field `:status: 400` by its number in the table of every connection.
+const STATUS_400: u8 = 0x8c;
 const CANCEL: [u8; 4] = 8_u32.to_be_bytes();
 const ENHANCE_YOUR_CALM: u32 = 11;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
@@ -76,6 +78,22 @@ async fn a_stream_more_than_there_may_be_is_refused_alone() {
     assert!(frames.send(HEADERS, END_HEADERS | END_STREAM, 9, &block).await);
     let answered = frames.until(HEADERS).await.unwrap();
     assert_eq!(answered.stream, 9);
+}
+
+#[tokio::test]
+async fn a_length_said_twice_is_refused_over_http2_too() {
+    // Nobody answers there.
+    let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let wishes = Wishes { api: Some(api.local_addr().unwrap()), ..Wishes::default() };
+    let platform = Platform::start(&[], wishes).await;
+    let mut frames = Frames::connect(&platform, "api").await;
+    // Two that differ are refused by the framework.
+    let lengths = [("content-length", "2"); 2];
+    let block = fields(true, &format!("api.{DOMAIN}"), "/", &lengths);
+    assert!(frames.send(HEADERS, END_HEADERS, 1, &block).await);
+    assert!(frames.send(DATA, END_STREAM, 1, b"{}").await);
+    let answered = frames.until(HEADERS).await.unwrap();
+    assert_eq!((answered.stream, answered.payload[0]), (1, STATUS_400));
 }
 
 /// Opens and resets this many streams, waiting for the gateway now and then; how many frames went out.

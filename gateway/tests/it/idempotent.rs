@@ -9,7 +9,7 @@ use protocol::usage::{Outcome, Record};
 use redis::Commands;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::client::{Answer, Raw, ask, chat, content};
+use crate::client::{Answer, Raw, ask, chat, content, request};
 use crate::instance::{Act, Scripted};
 use crate::platform::{DOMAIN, Platform, Wishes};
 use crate::who::eventually;
@@ -17,6 +17,8 @@ use crate::who::eventually;
 const CHAT: &str = "/v1/chat/completions";
 const DONE: &str = "data: [DONE]\n\n";
 const LONGEST: Duration = Duration::from_secs(15);
+/// All of a gateway that closes its connections was told to stop by then.
+const TOLD_TO_STOP: Duration = Duration::from_secs(3);
 
 fn answer() -> Vec<String> {
     vec![content("one"), content("two"), DONE.into()]
@@ -69,7 +71,7 @@ fn code(got: &Answer) -> String {
 /// The records of calls before one without a key, which is made here to see that no others come.
 async fn records_in_all(platform: &Platform, port: u16, wanted: usize) -> Vec<Record> {
     let mut raw = Raw::at(port).await;
-    raw.send(&crate::client::request(platform, "POST", "llm-chute", CHAT, &chat(true))).await;
+    raw.send(&request(platform, "POST", "llm-chute", CHAT, &chat(true))).await;
     let last = raw.answer().await;
     let mut records = platform.records(wanted + 1).await;
     assert_eq!(records.len(), wanted + 1);
@@ -284,6 +286,47 @@ async fn what_came_of_a_call_is_kept_although_redis_was_away_at_its_end() {
     platform.redis.thaw();
     assert_replayed(&call_until_over(platform.http, &platform, "key-1", &chat(true)).await, &first);
     assert_eq!(instance.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_has_its_answer_goes_on_while_redis_is_silent() {
+    let (instance, pieces) = fed().await;
+    let platform = Platform::start(&[&instance], Wishes::default()).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&keyed(&platform, "llm-chute", "key-1", &chat(true))).await;
+    pieces.send(content("one")).await.unwrap();
+    raw.read_until("one").await;
+    platform.redis.freeze();
+    pieces.send(DONE.into()).await.unwrap();
+    drop(pieces);
+    assert!(raw.answer().await.complete);
+    platform.is_idle().await;
+    raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(true))).await;
+    let next = tokio::time::timeout(LONGEST, raw.answer()).await.expect("the connection is read on");
+    assert_eq!((next.status, next.text()), (200, answer().concat()));
+    assert_eq!(platform.metric("chutes_gateway_idempotent_total{result=\"forgotten\"}").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_still_tells_redis_what_came_of_a_call() {
+    let (instance, pieces) = fed().await;
+    let mut platform = Platform::start(&[&instance], Wishes::default()).await;
+    let second = platform.second(&[]).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&keyed(&platform, "llm-chute", "key-1", &chat(true))).await;
+    pieces.send(content("one")).await.unwrap();
+    raw.read_until("one").await;
+    platform.redis.freeze();
+    pieces.send(DONE.into()).await.unwrap();
+    drop(pieces);
+    let first = raw.answer().await;
+    platform.terminate();
+    assert!(raw.closes().await);
+    let ended = tokio::time::timeout(TOLD_TO_STOP, platform.ended()).await;
+    assert!(ended.is_err(), "it ended before redis knew of the call");
+    platform.redis.thaw();
+    assert!(platform.ended().await);
+    assert_replayed(&call_until_over(second.http, &platform, "key-1", &chat(true)).await, &first);
 }
 
 #[tokio::test]

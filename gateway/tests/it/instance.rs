@@ -44,6 +44,10 @@ pub(crate) enum Act {
     Close,
     /// The connection breaks after this, once so much time has passed.
     Break(&'static str, Duration),
+    /// This is said as soon as the head of the request has come, and the connection closed.
+    EarlyAndClose(&'static str),
+    /// This is said as soon as the head of the request has come, and nothing is read or said any more.
+    EarlyAndStay(&'static str),
 }
 
 /// A scripted instance.
@@ -121,9 +125,26 @@ impl Server {
         if script.len() > 1 { script.pop_front().unwrap() } else { script.front().unwrap().clone() }
     }
 
+    /// What is said before a request was read, and whether the connection stays open.
+    fn early(&self) -> Option<(&'static str, bool)> {
+        let early = match self.script.lock().unwrap().front().unwrap() {
+            Act::EarlyAndClose(said) => Some((*said, false)),
+            Act::EarlyAndStay(said) => Some((*said, true)),
+            _ => None,
+        };
+        early.inspect(|_| _ = self.next())
+    }
+
     async fn serve(self: Arc<Self>, mut stream: TcpStream) {
         let mut buffer = Vec::new();
-        while let Some((path, body)) = read_request(&mut stream, &mut buffer).await {
+        while let Some((path, length)) = read_head(&mut stream, &mut buffer).await {
+            if let Some((said, stays)) = self.early() {
+                let _ = stream.write_all(said.as_bytes()).await;
+                return if stays {
+                    std::future::pending().await
+                };
+            }
+            let Some(body) = read_body(&mut stream, &mut buffer, length).await else { return };
             let request = open_request(&self.key, &path, &body).unwrap();
             let iv = request.iv;
             self.requests.lock().unwrap().push(request);
@@ -171,7 +192,7 @@ impl Server {
                 chunk(stream, "not sealed at all\n").await;
                 stream.write_all(b"0\r\n\r\n").await.is_ok()
             }
-            Act::Close => false,
+            Act::Close | Act::EarlyAndClose(_) | Act::EarlyAndStay(_) => false,
             Act::Break(said, after) => {
                 tokio::time::sleep(after).await;
                 let _ = stream.write_all(said.as_bytes()).await;
@@ -239,8 +260,8 @@ async fn whole(stream: &mut TcpStream, status: u16, media_type: &str, body: Stri
     stream.write_all((head + &body).as_bytes()).await.is_ok()
 }
 
-/// Path and body of the next request, none when the connection ends.
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
+/// Path and length of the next request, none when the connection ends.
+async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(String, usize)> {
     let head = loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             break buffer.drain(..end + 4).collect::<Vec<u8>>();
@@ -252,11 +273,15 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(S
     let head = String::from_utf8(head).unwrap();
     let path = head.split(' ').nth(1).unwrap().to_owned();
     let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-    let length: usize = length.unwrap();
+    Some((path, length.unwrap()))
+}
+
+/// The body of a request, none when the connection ends.
+async fn read_body(stream: &mut TcpStream, buffer: &mut Vec<u8>, length: usize) -> Option<Vec<u8>> {
     while buffer.len() < length {
         if stream.read_buf(buffer).await.ok()? == 0 {
             return None;
         }
     }
-    Some((path, buffer.drain(..length).collect()))
+    Some(buffer.drain(..length).collect())
 }

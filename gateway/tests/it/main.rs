@@ -3,10 +3,12 @@
 
 mod auth;
 mod bad_input;
+mod bounds;
 mod call;
 mod client;
 mod control_stand_in;
 mod directory;
+mod early;
 mod edge;
 mod edge_limits;
 mod frames;
@@ -23,10 +25,12 @@ mod ports;
 mod principals;
 mod redis_replies;
 mod redis_server;
+mod redis_states;
 mod routing;
 mod signed;
 mod slow;
 mod tunnels;
 mod upgrade;
+mod uploads;
 mod usage;
 mod who;

@@ -1,14 +1,18 @@
 //! Clients that do not read what they are sent hold the instance back, take little memory, and are left in time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use protocol::usage::Outcome;
+use protocol::ids::CallId;
+use protocol::usage::{Outcome, Record};
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep};
 
-use crate::client::{Raw, chat, request};
+use crate::client::{Raw, chat, content, request};
 use crate::edge::browser_builder;
+use crate::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, SETTINGS, fields};
 use crate::instance::{Act, Scripted};
 use crate::platform::{DOMAIN, Platform, Wishes};
 
@@ -43,13 +47,14 @@ async fn until_held_back(instance: &Scripted, sent: &AtomicUsize) {
     }
 }
 
-async fn left(instance: &Scripted, platform: &Platform, clients: usize) {
+async fn left(instance: &Scripted, platform: &Platform, clients: usize) -> HashMap<CallId, Record> {
     let mut abandoned = instance.abandoned.clone();
     let all = abandoned.wait_for(|abandoned| *abandoned == clients);
     tokio::time::timeout(5 * STALL, all).await.expect("clients that take nothing are left in time").unwrap();
     let records = platform.records(clients).await;
     assert_eq!(records.len(), clients);
     assert!(records.iter().all(|record| record.outcome == Outcome::Aborted && record.delivered));
+    records.into_iter().map(|record| (record.admission.call, record)).collect()
 }
 
 #[tokio::test]
@@ -69,7 +74,15 @@ async fn clients_of_http1_that_do_not_read_hold_the_instance_back_and_are_left_i
     assert!(sent < CLIENTS * ON_THE_WAY, "{sent} bytes were taken from the instance");
     // Beside the streams there is what the first call ever allocates.
     assert!(grown < CLIENTS * MEMORY + (8 << 20), "{CLIENTS} streams took {grown} bytes of memory");
-    left(&instance, &platform, CLIENTS).await;
+    let records = left(&instance, &platform, CLIENTS).await;
+    for mut client in clients {
+        // What is sent in one chunk counts if all of it left.
+        let got = client.answer().await;
+        assert!(!got.complete);
+        let call: CallId = got.field("x-chutes-invocationid").unwrap().parse().unwrap();
+        let chunks = got.text().matches("data:").count();
+        assert_eq!(records[&call].facts.tokens, chunks as u64);
+    }
 }
 
 #[tokio::test]
@@ -87,4 +100,109 @@ async fn a_client_of_http2_that_does_not_read_holds_its_instance_back_alone_and_
     let models = client.get(format!("https://{host}:{}/v1/models", platform.https)).send().await.unwrap();
     assert_eq!(models.status(), 200, "other streams of the connection go on");
     left(&instance, &platform, 1).await;
+}
+
+/// What a client of HTTP/2 takes unless it says otherwise.
+const WINDOW: usize = 65_535;
+
+/// A call over HTTP/2 of a client that takes so much.
+async fn call(platform: &Platform, window: usize, body: &str) -> Frames {
+    let mut frames = Frames::connect(platform, "llm").await;
+    let setting = [&[0, 4][..], &u32::try_from(window).unwrap().to_be_bytes()].concat();
+    assert!(frames.send(SETTINGS, 0, 0, &setting).await);
+    let key = format!("Bearer {}", platform.key);
+    let block = fields(true, &format!("llm.{DOMAIN}"), CHAT, &[("authorization", &key)]);
+    assert!(frames.send(HEADERS, END_HEADERS, 1, &block).await);
+    assert!(frames.send(DATA, END_STREAM, 1, body.as_bytes()).await);
+    frames.until(HEADERS).await.unwrap();
+    frames
+}
+
+/// Takes so many bytes of an answer.
+async fn take(frames: &mut Frames, mut bytes: usize) {
+    while bytes > 0 {
+        bytes -= frames.until(DATA).await.unwrap().payload.len();
+    }
+}
+
+/// The only record, once a client has left its call or was left.
+async fn aborted(frames: &mut Frames, platform: &Platform, leaves: bool) -> Record {
+    if leaves {
+        assert!(frames.send(RST_STREAM, 0, 1, &8_u32.to_be_bytes()).await);
+    }
+    let mut records = platform.records(1).await;
+    assert_eq!((records.len(), records[0].outcome), (1, Outcome::Aborted));
+    records.remove(0)
+}
+
+async fn impatient(act: Act) -> (Scripted, Platform) {
+    let instance = Scripted::start([act]).await;
+    let settings = vec!["--client-stall=1".into()];
+    let platform = Platform::start(&[&instance], Wishes { settings, ..Wishes::default() }).await;
+    (instance, platform)
+}
+
+#[tokio::test]
+async fn a_piece_of_which_a_client_of_http2_took_a_part_is_not_counted() {
+    for leaves in [true, false] {
+        let (pieces, fed) = mpsc::channel(1);
+        let (_instance, platform) = impatient(Act::Fed(Arc::new(Mutex::new(fed)))).await;
+        let piece = content(&"x".repeat(WINDOW / 5 * 2));
+        pieces.send(piece.clone()).await.unwrap();
+        let mut frames = call(&platform, WINDOW, &chat(true)).await;
+        take(&mut frames, piece.len()).await;
+        pieces.send(piece.clone()).await.unwrap();
+        take(&mut frames, piece.len()).await;
+        pieces.send(piece.clone()).await.unwrap();
+        take(&mut frames, WINDOW - 2 * piece.len()).await;
+        let record = aborted(&mut frames, &platform, leaves).await;
+        assert_eq!((record.delivered, record.facts.tokens), (true, 2), "leaves: {leaves}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_which_a_client_of_http2_took_nothing_is_not_counted() {
+    for leaves in [true, false] {
+        let (_instance, platform) = impatient(Act::Stall(vec![content("one")])).await;
+        let mut frames = call(&platform, 0, &chat(true)).await;
+        let record = aborted(&mut frames, &platform, leaves).await;
+        assert_eq!((record.delivered, record.facts.tokens, record.facts.ttft), (false, 0, None), "leaves: {leaves}");
+    }
+}
+
+/// An answer in one piece with so many bytes of text, which are four to a token.
+fn whole(text: usize) -> Act {
+    Act::Json(format!(r#"{{"choices":[{{"message":{{"content":"{}"}}}}]}}"#, "x".repeat(text)))
+}
+
+#[tokio::test]
+async fn an_answer_in_one_piece_counts_whole_once_its_client_may_have_a_part_of_it() {
+    for leaves in [true, false] {
+        let (_instance, platform) = impatient(whole(4 * WINDOW)).await;
+        let mut frames = call(&platform, WINDOW, &chat(false)).await;
+        take(&mut frames, WINDOW).await;
+        let record = aborted(&mut frames, &platform, leaves).await;
+        assert_eq!((record.delivered, record.facts.tokens), (true, WINDOW as u64), "HTTP/2, leaves: {leaves}");
+
+        let (_instance, platform) = impatient(whole(ON_THE_WAY)).await;
+        let mut raw = Raw::connect(&platform).await;
+        raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(false))).await;
+        raw.read_until("xxx").await;
+        let raw = (!leaves).then_some(raw);
+        let record = platform.records(1).await.remove(0);
+        drop(raw);
+        let got = (record.outcome, record.delivered, record.facts.tokens);
+        assert_eq!(got, (Outcome::Aborted, true, ON_THE_WAY as u64 / 4), "HTTP/1.1, leaves: {leaves}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_one_piece_of_which_nothing_left_is_not_counted() {
+    for leaves in [true, false] {
+        let (_instance, platform) = impatient(whole(4 * WINDOW)).await;
+        let mut frames = call(&platform, 0, &chat(false)).await;
+        let record = aborted(&mut frames, &platform, leaves).await;
+        assert_eq!((record.delivered, record.facts.tokens), (false, 0), "leaves: {leaves}");
+        assert_eq!(record.error.as_deref(), Some("ABORTED"));
+    }
 }

@@ -22,6 +22,8 @@ pub struct Counters {
     pub completed: u64,
     /// Calls being answered.
     pub in_flight: usize,
+    /// Answers that stopped without a word, as told.
+    pub stalled: u64,
     /// The most calls that were being answered at once.
     pub most_in_flight: usize,
     /// The latest answers that the other side did not wait for.
@@ -33,7 +35,7 @@ pub struct Counters {
 pub struct ClosedEarly {
     /// Unix time in microseconds at which the instance noticed.
     pub at_us: i64,
-    /// Content chunks handed out by then.
+    /// Content chunks handed out by then; of an answer in one piece its parts.
     pub chunks: usize,
 }
 

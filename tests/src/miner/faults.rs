@@ -36,12 +36,12 @@ pub enum Fault {
     EmptyStream,
     /// The connection is cut after this many content chunks.
     DieAfter {
-        /// Content chunks sent before.
+        /// Content chunks sent before; an answer in one piece has as many parts as tokens.
         chunks: usize,
     },
     /// An answer that stops without a word after this many content chunks; the connection stays open.
     StallAfter {
-        /// Content chunks made before; of a stream they are sent.
+        /// Content chunks sent before; an answer in one piece has as many parts as tokens.
         chunks: usize,
     },
     /// Answers that were not sealed under the instance's key.

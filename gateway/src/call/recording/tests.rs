@@ -52,6 +52,7 @@ async fn the_rest_is_recorded_when_the_client_has_left_but_not_for_ever() {
         let waited = tokio::time::timeout(RUN_ON / 2, recording.gone()).await;
         assert!(waited.is_err());
         recording.write(piece("two")).await.unwrap();
+        assert_eq!(recording.reach(), Reach::All, "it is kept for whoever asks again");
         recording.gone().await;
         assert_eq!(started.elapsed(), RUN_ON);
         assert_eq!(recording.into_answer().unwrap().0.body, piece("onetwo"));

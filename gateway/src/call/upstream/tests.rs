@@ -56,3 +56,45 @@ async fn an_instance_that_read_the_request_and_hung_up_has_seen_it() {
     let broken = answer.err().unwrap();
     assert!(!broken.unseen && was_closed(&broken.error), "{}", broken.error);
 }
+
+/// A request of which the kernel takes a part at once, but not all.
+fn large() -> Outgoing {
+    let mut request = outgoing();
+    request.body = vec![b'x'; 32 << 20].into();
+    request.head.insert_header("content-length", request.body.len()).unwrap();
+    request
+}
+
+#[tokio::test]
+async fn a_request_of_which_nothing_is_taken_any_more_is_given_up() {
+    let network = network();
+    let (near, _far, place) = connection(&network).await;
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let broken = network.exchange(near, place, &large()).await.err().unwrap();
+    assert_eq!(*broken.error.etype(), ErrorType::WriteTimedout);
+    assert!((30..40).contains(&began.elapsed().as_secs()), "after {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_request_that_is_taken_slowly_is_sent_to_its_end() {
+    let network = network();
+    let (near, mut far, place) = connection(&network).await;
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let reads = async {
+        let mut left = 32 << 20;
+        while left > 0 {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            let mut piece = vec![0; left.min(4 << 20)];
+            far.read_exact(&mut piece).await.unwrap();
+            left -= piece.len();
+        }
+        tokio::io::AsyncWriteExt::write_all(&mut far, b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        far
+    };
+    let request = large();
+    let (answer, _far) = tokio::join!(network.exchange(near, place, &request), reads);
+    assert_eq!(answer.ok().unwrap().status, StatusCode::NO_CONTENT);
+    assert!(began.elapsed() > Duration::from_secs(100));
+}

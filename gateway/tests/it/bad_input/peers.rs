@@ -13,7 +13,6 @@ use crate::ports::free_port;
 
 /// Another proxy, and the service behind it.
 pub(crate) struct Peer {
-    pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) service: Service,
     process: Child,
@@ -80,7 +79,7 @@ impl Peer {
             assert!(tokio::time::Instant::now() < deadline, "{name} does not listen");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Self { name, address, service, process, _folder: folder }
+        Self { address, service, process, _folder: folder }
     }
 }
 

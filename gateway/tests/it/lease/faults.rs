@@ -1,8 +1,10 @@
 //! What gateways let in when Redis is away, empty, or answers with errors.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gateway::clock::Clock;
 use gateway::refusal::Refusal;
 use protocol::ids::{ChuteId, WriterId};
 use protocol::keys::Key;
@@ -10,6 +12,7 @@ use protocol::principal::{Bucket, FundsEntry, UserEntry};
 
 use super::{Sharer, chute, let_in, limited};
 use crate::freezing_proxy::FreezingProxy;
+use crate::redis_states::State;
 use crate::who::{Who, eventually, user};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +65,7 @@ async fn an_allowance_has_no_share() {
     who.publish_complete(1, 1, 1);
     let sharer = Sharer::start(&who, &who.redis.url(), WriterId::random()).await;
     let user = UserEntry { quotas: [(Bucket::Default, 5)].into(), ..user() };
-    let now = gateway::clock::Clock::default().now();
+    let now = Clock::default().now();
     let check = async || sharer.quota.check(&user, ChuteId::random(), now).await;
     let other = UserEntry { quotas: [(Bucket::Default, 500)].into(), ..crate::who::user() };
     let funds = FundsEntry { balance: 0, day: now.date_naive(), used: [].into(), marks: [].into() };
@@ -85,65 +88,79 @@ async fn an_allowance_has_no_share() {
     assert!(matches!(unknown, Refusal::NotReady(_)));
 }
 
-/// How Redis is made to answer with an error, and how that ends.
-const ERRORS: [(&str, &[&str], &[&str]); 3] = [
-    ("OOM", &["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]),
-    ("READONLY", &["REPLICAOF", "127.0.0.1", "9"], &["REPLICAOF", "NO", "ONE"]),
-    ("NOPERM", &["ACL", "SETUSER", "default", "-evalsha", "-eval"], &["ACL", "SETUSER", "default", "+@all"]),
-];
+/// What gateways let in while Redis is in a state: of a caller that was near its limit by then, of one whose allowance was
+/// begun, and of one that comes anew.
+async fn keep_to_leases(who: &mut Who, sharers: &[Arc<Sharer>], state: State) {
+    let (chute, mut sequence) = (chute(), 0);
+    let (busy, poor) = (limited(20, 1000), UserEntry { quotas: [(Bucket::Default, 5)].into(), ..user() });
+    let funds = FundsEntry { balance: 0, day: Clock::default().now().date_naive(), used: [].into(), marks: [].into() };
+    who.publish(&Key::funds(poor.id), 1, &funds);
+    who.principals.funds(poor.id).await.unwrap();
+    let mut passed = let_in(&sharers[0], &busy, &chute, 15).await;
+    let mut free = delivered(&sharers[0], &poor, 1, &mut sequence).await;
+    assert_eq!((passed, free), (15, 1));
+    let began = Instant::now();
+    let end = state.begin(&mut who.redis);
+    for sharer in sharers {
+        passed += let_in(sharer, &busy, &chute, 50).await;
+        free += delivered(sharer, &poor, 10, &mut sequence).await;
+        sharer.is_alone().await;
+        passed += let_in(sharer, &busy, &chute, 50).await;
+        free += delivered(sharer, &poor, 10, &mut sequence).await;
+        assert_eq!(let_in(sharer, &limited(20, 1000), &chute, 50).await, 10, "{state:?}");
+    }
+    // The second has its share at least, whatever the first has spent.
+    assert!(passed >= 25, "{state:?}: {passed} of 20 in a minute");
+    assert!((1..=5).contains(&free), "{state:?}: {free} of 5 in a day");
+    assert!(began.elapsed() < Duration::from_secs(20), "{state:?}: calls hung for {:?}", began.elapsed());
+    end(&mut who.redis);
+    for sharer in sharers {
+        sharer.shares().await;
+        eventually("they know each other", async || sharer.metrics.limits.gateways.get() == 2).await;
+    }
+    for sharer in sharers {
+        assert_eq!(let_in(sharer, &limited(20, 1000), &chute, 50).await, 20, "{state:?}");
+        passed += let_in(sharer, &busy, &chute, 50).await;
+        free += delivered(sharer, &poor, 10, &mut sequence).await;
+    }
+    // Half more than the limit is what two gateways say they let through.
+    assert!(passed <= 30, "{state:?}: {passed} of 20 in a minute");
+    assert!(free <= 5, "{state:?}: {free} of 5 in a day");
+}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_answers_with_errors_counts_as_away_until_it_does_not() {
-    let who = Who::start().await;
-    let sharers = Sharer::several(&who, 2).await;
-    let chute = chute();
-    for (name, begin, end) in ERRORS {
-        let command = |words: &[&str]| {
-            redis::cmd(words[0]).arg(&words[1..]).exec(&mut who.redis.connection()).unwrap();
-        };
-        command(begin);
-        for sharer in &sharers {
-            sharer.is_alone().await;
-            assert_eq!(let_in(sharer, &limited(20, 1000), &chute, 50).await, 10, "{name}");
-        }
-        command(end);
-        for sharer in &sharers {
-            sharer.shares().await;
-            assert_eq!(let_in(sharer, &limited(20, 1000), &chute, 50).await, 20, "{name}");
+/// Calls against an allowance that are let in and delivered, up to so many tries.
+async fn delivered(sharer: &Sharer, user: &UserEntry, tries: usize, sequence: &mut u64) -> usize {
+    let now = Clock::default().now();
+    let mut passed = 0;
+    for _ in 0..tries {
+        if let Ok(hold) = sharer.quota.check(user, ChuteId::random(), now).await {
+            *sequence += 1;
+            // Control counts none of them.
+            hold.unwrap().counted(*sequence);
+            passed += 1;
         }
     }
+    passed
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_is_silent_or_busy_counts_as_away_until_it_is_not() {
-    let who = Who::start().await;
-    let sharer = Sharer::start(&who, &who.redis.url(), WriterId::random()).await;
-    let chute = chute();
-    who.redis.freeze();
-    // A call that has to ask waits for the lease to end, and is then let in by the share.
-    let began = Instant::now();
-    assert_eq!(let_in(&sharer, &limited(20, 1000), &chute, 50).await, 20);
-    assert!(began.elapsed() < Duration::from_secs(10), "calls hung for {:?}", began.elapsed());
-    sharer.is_alone().await;
-    who.redis.thaw();
-    sharer.shares().await;
-    assert_eq!(let_in(&sharer, &limited(20, 1000), &chute, 50).await, 20);
-
-    redis::cmd("CONFIG").arg("SET").arg("busy-reply-threshold").arg(20).exec(&mut who.redis.connection()).unwrap();
-    let mut connection = who.redis.connection();
-    let endless = tokio::task::spawn_blocking(move || {
-        // Ends when it is killed, with an error.
-        let _ = redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut connection);
-    });
-    sharer.is_alone().await;
-    eventually("the script is killed", async || {
-        let client = redis::Client::open(who.redis.url()).unwrap();
-        let connection = client.get_connection_with_timeout(Duration::from_secs(1));
-        connection.is_ok_and(|mut connection| redis::cmd("SCRIPT").arg("KILL").exec(&mut connection).is_ok())
-    })
-    .await;
-    endless.await.unwrap();
-    sharer.shares().await;
+async fn a_redis_that_answers_with_errors_or_not_at_all_counts_as_away_until_it_does_again() {
+    let mut who = Who::start().await;
+    who.publish_complete(1, 1, 1);
+    let sharers = Sharer::several(&who, 2).await;
+    for state in [
+        State::WithoutMemory,
+        State::Replica,
+        State::CannotSave,
+        State::WithoutScripts,
+        State::Busy,
+        State::KnowsNobody,
+        State::Paused,
+        State::Silent,
+        State::Loads,
+    ] {
+        keep_to_leases(&mut who, &sharers, state).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 /// Tokens where the request names no number.
 const DEFAULT_TOKENS: u64 = 16;
 /// Most tokens an answer has.
-const MOST_TOKENS: u64 = 100_000;
+const MOST_TOKENS: u64 = 1_000_000;
 const CREATED: u64 = 1_750_000_000;
 const WORDS: [&str; 32] = [
     "light", "stone", "river", "quiet", "amber", "north", "paper", "signal", "garden", "winter", "copper", "letter",

@@ -1,7 +1,6 @@
 //! Answers of an instance on their way out: paced, sealed, cut short when told to, and counted.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
@@ -61,12 +60,12 @@ impl Call {
             Answer::Json(value, tokens) => {
                 self.work(tokens).await;
                 let text = seal_json_reply(&self.key, &self.iv, value.to_string().as_bytes());
-                self.whole(text)
+                self.whole(text, tokens)
             }
             Answer::Typed(media_type, bytes) => {
                 self.work(1).await;
                 let text = seal_typed_reply(&self.key, &self.iv, 200, media_type, bytes);
-                self.whole(text)
+                self.whole(text, 1)
             }
             Answer::Stream(_) if self.fault == Fault::EmptyStream => {
                 self.finished = true;
@@ -76,43 +75,46 @@ impl Call {
         }
     }
 
-    /// Takes as long as the tokens of an answer in one piece take; stalls among them when told to.
-    async fn work(&mut self, tokens: usize) {
-        let per_token = self.behaviour.per_token();
-        let pause = |pause: Duration| async move {
-            if !pause.is_zero() {
-                sleep(pause).await;
-            }
-        };
-        pause(self.behaviour.prefill()).await;
-        if let Fault::StallAfter { chunks } = self.fault
-            && chunks < tokens
-        {
-            pause(per_token.saturating_mul(u32::try_from(chunks).unwrap_or(u32::MAX))).await;
-            self.chunks = chunks;
-            std::future::pending().await
+    /// Takes as long as the tokens of an answer in one piece take.
+    async fn work(&self, tokens: usize) {
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        let time = self.behaviour.prefill() + self.behaviour.per_token().saturating_mul(tokens);
+        if !time.is_zero() {
+            sleep(time).await;
         }
-        pause(per_token.saturating_mul(u32::try_from(tokens).unwrap_or(u32::MAX))).await;
     }
 
-    fn whole(mut self, text: String) -> Response<Body> {
-        self.finished = true;
-        match self.fault {
-            Fault::DieAfter { .. } => {
-                let cut = stream::iter([Err::<Frame<Bytes>, _>(Cut)]);
-                Response::new(BodyExt::boxed_unsync(StreamBody::new(cut)))
-            }
-            Fault::StallAfter { .. } => {
-                let silence = stream::pending::<Result<Frame<Bytes>, Cut>>();
-                Response::new(BodyExt::boxed_unsync(StreamBody::new(silence)))
-            }
+    /// An answer that counts as sent once it is handed over; one that is to break off comes in a piece for each token.
+    fn whole(mut self, text: String, tokens: usize) -> Response<Body> {
+        let body = match self.fault {
+            Fault::DieAfter { .. } | Fault::StallAfter { .. } => self.in_pieces(text, tokens),
             Fault::None | Fault::Garble | Fault::EmptyStream | Fault::Status { .. } | Fault::Hang => {
-                let mut response = Response::new(full(text.into()));
-                let json = http::HeaderValue::from_static("application/json");
-                response.headers_mut().insert(http::header::CONTENT_TYPE, json);
-                response
+                self.finished = true;
+                full(text.into())
             }
-        }
+        };
+        let mut response = Response::new(body);
+        let json = http::HeaderValue::from_static("application/json");
+        response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+        response
+    }
+
+    /// Bytes in so many pieces, each of which counts as a chunk.
+    fn in_pieces(self, text: String, pieces: usize) -> Body {
+        let size = text.len().div_ceil(pieces.max(1));
+        let pieces = stream::unfold((self, Bytes::from(text)), move |(mut call, mut rest)| async move {
+            if let Some(end) = call.interruption().await {
+                return Some((Err(end), (call, rest)));
+            }
+            if rest.is_empty() {
+                call.done();
+                return None;
+            }
+            call.chunks += 1;
+            let piece = rest.split_to(size.min(rest.len()));
+            Some((Ok(Frame::data(piece)), (call, rest)))
+        });
+        BodyExt::boxed_unsync(StreamBody::new(pieces))
     }
 
     /// A line per piece, each piece a line of the engine's stream: the event, then the blank line.
@@ -139,14 +141,17 @@ impl Call {
         BodyExt::boxed_unsync(StreamBody::new(events))
     }
 
-    /// Cuts or stalls the stream once it has sent what the fault lets it.
+    /// Cuts or stalls the answer once it has sent what the fault lets it.
     async fn interruption(&mut self) -> Option<Cut> {
         match self.fault {
             Fault::DieAfter { chunks } if self.chunks >= chunks => {
                 self.finished = true;
                 Some(Cut)
             }
-            Fault::StallAfter { chunks } if self.chunks >= chunks => std::future::pending().await,
+            Fault::StallAfter { chunks } if self.chunks >= chunks => {
+                self.instance.with(|state| state.counters.stalled += 1);
+                std::future::pending().await
+            }
             Fault::None
             | Fault::Status { .. }
             | Fault::Hang
