@@ -63,6 +63,14 @@ impl Raw {
         Self { stream, buffer: Vec::new() }
     }
 
+    /// Connects with room for little of what comes.
+    pub(crate) async fn connect_narrow(platform: &Platform) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        let stream = socket.connect(([127, 0, 0, 1], platform.http).into()).await.unwrap();
+        Self { stream, buffer: Vec::new() }
+    }
+
     /// Sends these bytes, or finds that the gateway does not listen any more.
     pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok()

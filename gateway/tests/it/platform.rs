@@ -151,7 +151,7 @@ impl Platform {
     /// The records that reached Redis, once there are so many.
     pub(crate) async fn records(&self, wanted: usize) -> Vec<Record> {
         let mut redis = self.redis.connection();
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         loop {
             let stream: redis::streams::StreamRangeReply = redis.xrange_all(Key::usage().as_str()).unwrap();
             let records: Vec<Record> = stream.ids.iter().filter_map(record).collect();

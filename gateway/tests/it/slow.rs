@@ -23,6 +23,8 @@ const STALL: Duration = Duration::from_secs(6);
 const STILL: Duration = Duration::from_secs(1);
 /// What the kernel's buffers between an instance and a client hold at most, and some more.
 const ON_THE_WAY: usize = 32 << 20;
+/// What is on the way to a client with room for little is less.
+const MORE_THAN_FITS: usize = 6 << 20;
 /// What a stream that nobody reads may take of the gateway's memory.
 const MEMORY: usize = 512 << 10;
 
@@ -64,7 +66,7 @@ async fn clients_of_http1_that_do_not_read_hold_the_instance_back_and_are_left_i
     let before = platform.resident();
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
-        let mut raw = Raw::connect(&platform).await;
+        let mut raw = Raw::connect_narrow(&platform).await;
         raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(true))).await;
         raw.read_until("xxx").await;
         clients.push(raw);
@@ -184,15 +186,15 @@ async fn an_answer_in_one_piece_counts_whole_once_its_client_may_have_a_part_of_
         let record = aborted(&mut frames, &platform, leaves).await;
         assert_eq!((record.delivered, record.facts.tokens), (true, WINDOW as u64), "HTTP/2, leaves: {leaves}");
 
-        let (_instance, platform) = impatient(whole(ON_THE_WAY)).await;
-        let mut raw = Raw::connect(&platform).await;
+        let (_instance, platform) = impatient(whole(MORE_THAN_FITS)).await;
+        let mut raw = Raw::connect_narrow(&platform).await;
         raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(false))).await;
         raw.read_until("xxx").await;
         let raw = (!leaves).then_some(raw);
         let record = platform.records(1).await.remove(0);
         drop(raw);
         let got = (record.outcome, record.delivered, record.facts.tokens);
-        assert_eq!(got, (Outcome::Aborted, true, ON_THE_WAY as u64 / 4), "HTTP/1.1, leaves: {leaves}");
+        assert_eq!(got, (Outcome::Aborted, true, MORE_THAN_FITS as u64 / 4), "HTTP/1.1, leaves: {leaves}");
     }
 }
 
