@@ -8,8 +8,8 @@ use super::*;
 /// The order of the group, little endian.
 const ORDER: &str = "edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010";
 
-/// By the function that the library's `decode` calls with the two halves of a token, and with the verifier's key: the
-/// messages of the set are no tokens, so that they cannot go through [`SessionVerifier::verify`] itself.
+/// By the function that [`SessionVerifier::verify`] asks: the messages of the set are no tokens, so that they cannot go
+/// through that one itself.
 #[test]
 fn every_vector_of_wycheproof_is_judged_right() {
     let mut judged = (0, 0);
