@@ -12,7 +12,7 @@ export CHUTES_BUILD_ID := $(shell .ci/build-id)
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help run stop test prove fuzz queries packages tools
+.PHONY: help run stop test prove queries packages tools
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,10 +33,6 @@ test: ## Check format, lints, docs, licences, dependencies and run all tests
 prove: ## Run long evidence: make prove NAME
 	@.ci/packages
 	@.ci/prove $(filter-out prove,$(MAKECMDGOALS))
-
-fuzz: ## Run each fuzz target for a minute (SECONDS_EACH=60)
-	@.ci/tools cargo-fuzz
-	@.ci/fuzz $(or $(SECONDS_EACH),60)
 
 queries: ## Renew control/.sqlx after a change of SQL
 	@.ci/packages

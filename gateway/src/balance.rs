@@ -124,7 +124,7 @@ pub struct Census {
     pub averted: usize,
     /// Their breaker is open.
     pub open: usize,
-    /// They have their trial.
+    /// Their trial is due or under way.
     pub half_open: usize,
     /// They are slower than their peers.
     pub slow: usize,

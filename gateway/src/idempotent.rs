@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::time::Duration;
 
 pub use self::entry::Answer;
-pub use self::room::{Room, Share};
+pub use self::room::{Full, Owner, Room, Share};
 pub use self::store::{Answers, Asked, Claim, Found, Settings};
 use crate::refusal::Refusal;
 
@@ -71,9 +71,35 @@ impl Again {
             Self::OtherRequest => "this Idempotency-Key was used for another request",
             Self::InFlight => "the call with this Idempotency-Key still runs, ask again for its answer",
             Self::NotKept => {
-                "the call with this Idempotency-Key was made and billed, but its answer was too large or broken off and \
-                 is not kept; use another key to make it again"
+                "the call with this Idempotency-Key was made and billed, but its answer was too large, one too many or \
+                 broken off and is not kept; use another key to make it again"
             }
+        }
+    }
+}
+
+impl Full {
+    /// The status the client gets.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self.whose {
+            Owner::User => StatusCode::TOO_MANY_REQUESTS,
+            Owner::All => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// How long the client should wait before it tries again: whole seconds, after which some room is free.
+    #[must_use]
+    pub fn retry_after(self) -> Duration {
+        self.free_in.map_or(ASK_AGAIN, |free_in| Duration::from_secs(free_in.as_secs() + 1))
+    }
+
+    /// What the client reads.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self.whose {
+            Owner::User => "as many answers to your calls with an Idempotency-Key are kept as there may be of one user",
+            Owner::All => "as many answers to calls with an Idempotency-Key are kept as there is room for",
         }
     }
 }

@@ -10,7 +10,7 @@ use protocol::reply::{ErrorBody, ErrorType};
 use serde_json::{Value, json};
 
 use crate::edge::Largest;
-use crate::idempotent::Again;
+use crate::idempotent::{Again, Full};
 
 /// Whose limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,6 +132,8 @@ pub enum Refusal {
     NotReady(&'static str),
     /// A call with an idempotency key was made before.
     Again(Again),
+    /// No more answers to calls with an idempotency key can be kept.
+    AnswersFull(Full),
     /// The record log cannot be written.
     LogUnwritable,
     /// The host is known but nothing serves it.
@@ -163,6 +165,7 @@ impl Refusal {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::RefusedByInstance(status) => *status,
             Self::Again(again) => again.status(),
+            Self::AnswersFull(full) => full.status(),
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTimeout | Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -210,6 +213,7 @@ impl Refusal {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::NotReady(_) => "not_ready",
             Self::Again(again) => again.code(),
+            Self::AnswersFull(_) => "answers_full",
             Self::LogUnwritable => "log_unwritable",
             Self::NoService(_) => "no_service",
             Self::ServiceFailed(_) => "service_failed",
@@ -229,6 +233,7 @@ impl Refusal {
             }
             Self::Maintenance => Some(Duration::from_secs(60)),
             Self::Again(again) => again.retry_after(),
+            Self::AnswersFull(full) => Some(full.retry_after()),
             Self::NoInstance(_) | Self::NoService(_) => Some(Duration::from_secs(10)),
             Self::TooManyAtOnce { .. }
             | Self::AtCapacity
@@ -353,6 +358,7 @@ impl Refusal {
             Self::UpstreamTimeout => "the instances did not answer in time".into(),
             Self::NotReady(what) => format!("the service is starting or degraded: {what}"),
             Self::Again(again) => again.words().into(),
+            Self::AnswersFull(full) => full.words().into(),
             Self::LogUnwritable => "the service cannot record calls at the moment".into(),
             Self::NoService(host) => format!("nothing serves the host {host} at the moment"),
             Self::ServiceFailed(host) => format!("the service behind {host} broke off"),

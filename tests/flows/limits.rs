@@ -45,11 +45,12 @@ impl Decisions {
         [0, 1, 2].map(|limit| {
             let [local, asked] = [0, 1].map(|way| now[limit][way] - self.0[limit][way]);
             let part = local as f64 / (local + asked) as f64;
-            screen::say(&format!(
-                "{which}, limit {}: {local} decisions without a round trip, {asked} with one: {:.2} % without",
-                LIMITS[limit],
-                part * 100.0
-            ));
+            if part.is_finite() {
+                let (limit, percent) = (LIMITS[limit], part * 100.0);
+                screen::say(&format!(
+                    "{which}, limit {limit}: {local} decisions without a round trip, {asked} with one: {percent:.2} % without"
+                ));
+            }
             part
         })
     }

@@ -1,15 +1,27 @@
 //! The exports: what miners and chutes named stays in its field, and a reader gets back what was written.
 
-use chrono::DateTime;
-use control::domain::export::{REPORT_COLUMNS, Report, Sheet};
+use chrono::{DateTime, Utc};
+use control::domain::export::{INVOCATION_COLUMNS, Invocation, REPORT_COLUMNS, Report, Sheet, Unprintable};
 use control::domain::literal::{float, literal};
+use control::domain::pace::{Metrics, TokenMetrics};
 use protocol::ids::{CallId, UserId};
+use protocol::signing::Hotkey;
 use serde_json::Value;
 
-/// `data` is the text of a field, and a JSON value.
+/// An identifier where it does not matter which.
+const ID: &str = "6ba7b812-9dad-11d1-80b4-00c04fd430c8";
+
+/// `data` is the text of fields, a JSON value, measurements in JSON, and a number.
 pub(crate) fn run(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
-        field(text);
+        report(text);
+        let number = data.first_chunk().map_or(0.0, |bytes| f64::from_le_bytes(*bytes));
+        let measured = TokenMetrics { tt: number, ..nothing() };
+        let metrics = serde_json::from_str(text).unwrap_or(Metrics::Tokens(measured));
+        let (function, error) = text.split_once('|').unwrap_or((text, text));
+        for metrics in [Some(metrics), None] {
+            invocation(function, error, number, metrics);
+        }
     }
     if let Ok(value) = serde_json::from_slice::<Value>(data) {
         let text = literal(&value);
@@ -25,20 +37,86 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-/// A reason with these words is one field of one line.
-fn field(text: &str) {
-    let id = "6ba7b812-9dad-11d1-80b4-00c04fd430c8";
-    let call: CallId = id.parse().expect("a UUID");
-    let user: UserId = id.parse().expect("a UUID");
-    let reported_at = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
-    let report = Report { call, user, reported_at, confirmed_at: None, confirmed_by: None, reason: text.to_owned() };
-    let mut sheet = Sheet::with_columns(&REPORT_COLUMNS).expect("columns are a line");
-    sheet.push_report(&report).expect("any text can be written");
-    let bytes = sheet.take().expect("a sheet in memory can be taken");
+/// A report with these words as its reason is one line that says them.
+fn report(reason: &str) {
+    let (call, user): (CallId, UserId) = (ID.parse().expect("a UUID"), ID.parse().expect("a UUID"));
+    let report =
+        Report { call, user, reported_at: now(), confirmed_at: None, confirmed_by: None, reason: reason.to_owned() };
+    let line = line(&REPORT_COLUMNS, |sheet| sheet.push_report(&report)).expect("any text can be written");
+    assert_eq!(&line[5], reason, "a field is read as another");
+}
+
+/// An attempt of which others named and measured this is one line that says so.
+fn invocation(function: &str, error: &str, multiplier: f64, metrics: Option<Metrics>) {
+    let row = Invocation {
+        call: ID.parse().expect("a UUID"),
+        invocation: ID.parse().expect("a UUID"),
+        chute: ID.parse().expect("a UUID"),
+        chute_owner: ID.parse().expect("a UUID"),
+        function: function.to_owned(),
+        image: ID.parse().expect("a UUID"),
+        image_owner: ID.parse().expect("a UUID"),
+        instance: ID.parse().expect("a UUID"),
+        miner_uid: -1,
+        hotkey: Hotkey::from_public([1; 32]),
+        started_at: now(),
+        completed_at: now(),
+        error: Some(error.to_owned()),
+        multiplier,
+        bounty: 0,
+        metrics,
+    };
+    let Ok(line) = line(&INVOCATION_COLUMNS, |sheet| sheet.push_invocation(&row)) else {
+        assert!(!multiplier.is_finite(), "a row cannot be written");
+        return;
+    };
+    assert_eq!((&line[4], &line[12]), (function, error), "a field is read as another");
+    assert_eq!(line[13].parse().map(f64::to_bits), Ok(multiplier.to_bits()), "another multiplier");
+    let Some(metrics) = row.metrics else {
+        assert_eq!(&line[15], "");
+        return;
+    };
+    let mut reader = Reader(line[15].as_bytes());
+    let metrics = serde_json::to_value(metrics).expect("measurements are JSON");
+    assert_eq!(reader.value(), sorted(metrics), "measurements say something else");
+    assert!(reader.0.is_empty(), "measurements go on");
+}
+
+/// The one line that is written, as a reader gets it.
+fn line(
+    columns: &[&str],
+    push: impl FnOnce(&mut Sheet) -> Result<(), Unprintable>,
+) -> Result<csv::StringRecord, Unprintable> {
+    let mut sheet = Sheet::with_columns(columns)?;
+    push(&mut sheet)?;
+    let bytes = sheet.take()?;
     let mut reader = csv::ReaderBuilder::new().from_reader(bytes.as_slice());
-    let lines: Vec<_> = reader.records().map(|line| line.expect("a line is UTF-8 and as long as the first")).collect();
+    let mut lines: Vec<_> =
+        reader.records().map(|line| line.expect("a line is UTF-8 and as long as the first")).collect();
     assert_eq!(lines.len(), 1, "a field breaks out of its line");
-    assert_eq!(&lines[0][5], text, "a field is read as another");
+    Ok(lines.remove(0))
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000, 0).expect("a time")
+}
+
+/// Measurements of an attempt that did nothing.
+fn nothing() -> TokenMetrics {
+    TokenMetrics {
+        it: 0,
+        ot: 0,
+        tokens: 0,
+        ttft: None,
+        tt: 0.0,
+        tps: None,
+        ctps: None,
+        mc: 0.0,
+        maspt: None,
+        ptps: None,
+        otps: None,
+        nc: None,
+    }
 }
 
 /// The same value with keys in the order of a literal.

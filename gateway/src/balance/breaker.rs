@@ -65,6 +65,7 @@ pub(super) enum Standing {
     Closed,
     Averted,
     Open,
+    /// Its trial is due or under way.
     HalfOpen,
 }
 
@@ -182,6 +183,8 @@ impl Breaker {
         match self.state {
             State::Closed { .. } if now < self.averted => Standing::Averted,
             State::Closed { .. } => Standing::Closed,
+            // Nobody avoids it any more, though no call may come to try it.
+            State::Open { until } if until <= now => Standing::HalfOpen,
             State::Open { .. } => Standing::Open,
             State::HalfOpen { .. } => Standing::HalfOpen,
         }

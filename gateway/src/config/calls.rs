@@ -25,12 +25,12 @@ pub struct Calls {
     #[arg(long, env = "GATEWAY_IDEMPOTENT_SECONDS", default_value = "600", value_parser = seconds)]
     pub idempotent: Duration,
 
-    /// Largest answer in bytes that is kept.
-    #[arg(long, env = "GATEWAY_IDEMPOTENT_ANSWER", default_value = "2097152")]
+    /// Largest answer in bytes that is kept; an image of 1024 by 1024 points fits whatever it shows.
+    #[arg(long, env = "GATEWAY_IDEMPOTENT_ANSWER", default_value = "6291456")]
     pub idempotent_answer: usize,
 
     /// Bytes of all answers of this process that are kept, an eighth of them at most for one user.
-    #[arg(long, env = "GATEWAY_IDEMPOTENT_ANSWERS", default_value = "268435456")]
+    #[arg(long, env = "GATEWAY_IDEMPOTENT_ANSWERS", default_value = "536870912")]
     pub idempotent_answers: usize,
 
     /// How long a call with an `Idempotency-Key` goes on without its client.

@@ -2,12 +2,30 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::ids::UserId;
 
 /// One user may take this part of the room, so that nobody can take it from all others.
 const PART: usize = 8;
+
+/// Whose room is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// What this user may take.
+    User,
+    /// All there is.
+    All,
+}
+
+/// There is no room, and when there will be some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// Whose room it is.
+    pub whose: Owner,
+    /// When some of it becomes free; none if it is all in use by calls that still run.
+    pub free_in: Option<Duration>,
+}
 
 /// The bytes that the answers of this gateway may take.
 pub struct Room {
@@ -38,10 +56,20 @@ impl Room {
     }
 
     /// Takes some of it for a user, if there is as much for him.
-    #[must_use]
-    pub fn take(self: &Arc<Self>, user: UserId, bytes: usize, now: Instant) -> Option<Share> {
+    ///
+    /// # Errors
+    /// When there is not.
+    pub fn take(self: &Arc<Self>, user: UserId, bytes: usize, now: Instant) -> Result<Share, Full> {
         let mut share = Share { room: Arc::clone(self), user, bytes: 0 };
-        share.grow(bytes, now).then_some(share)
+        if share.grow(bytes, now) { Ok(share) } else { Err(self.full(user, bytes, now)) }
+    }
+
+    fn full(&self, user: UserId, bytes: usize, now: Instant) -> Full {
+        let state = self.state();
+        let whose = if self.total / PART < state.held(user).saturating_add(bytes) { Owner::User } else { Owner::All };
+        let frees = |rests: &&(Instant, UserId, usize)| whose == Owner::All || rests.1 == user;
+        let first = state.resting.iter().find(frees);
+        Full { whose, free_in: first.map(|(until, ..)| until.saturating_duration_since(now)) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -57,7 +85,7 @@ impl Share {
         while let Some((_, user, rested)) = state.resting.pop_front_if(|(until, ..)| *until <= now) {
             state.give(user, rested);
         }
-        let held = state.users.get(&self.user).copied().unwrap_or(0);
+        let held = state.held(self.user);
         if self.room.total - state.used < bytes || self.room.total / PART < held.saturating_add(bytes) {
             return false;
         }
@@ -77,6 +105,10 @@ impl Share {
 }
 
 impl State {
+    fn held(&self, user: UserId) -> usize {
+        self.users.get(&user).copied().unwrap_or(0)
+    }
+
     fn give(&mut self, user: UserId, bytes: usize) {
         self.used -= bytes;
         if let Some(held) = self.users.get_mut(&user) {
@@ -110,12 +142,13 @@ mod tests {
     fn no_more_is_taken_than_there_is_and_what_is_dropped_is_free() {
         let (room, now) = (Room::new(80), Instant::now());
         let mut one = room.take(user(1), 6, now).unwrap();
-        assert!(room.take(user(1), 5, now).is_none(), "a user has an eighth");
+        let full = |whose| Some(Full { whose, free_in: None });
+        assert_eq!(room.take(user(1), 5, now).err(), full(Owner::User), "a user has an eighth");
         assert!(one.grow(4, now) && !one.grow(1, now));
         let others: Vec<Share> = (2..9).map(|number| room.take(user(number), 10, now).unwrap()).collect();
-        assert!(room.take(user(9), 1, now).is_none(), "all is taken");
+        assert_eq!(room.take(user(9), 1, now).err(), full(Owner::All));
         drop(one);
-        assert!(room.take(user(1), 10, now).is_some());
+        assert!(room.take(user(1), 10, now).is_ok());
         drop(others);
         assert!(room.state().users.is_empty() && room.state().used == 0);
     }
@@ -126,10 +159,22 @@ mod tests {
         let later = now + Duration::from_secs(600);
         room.take(user(1), 6, now).unwrap().rest(later);
         room.take(user(1), 4, now).unwrap().rest(later + Duration::from_secs(1));
-        assert!(room.take(user(1), 1, later - Duration::from_secs(1)).is_none());
-        assert!(room.take(user(1), 7, later).is_none());
-        assert!(room.take(user(1), 6, later).is_some());
-        assert!(room.take(user(1), 10, later + Duration::from_secs(1)).is_some());
+        let second = Duration::from_secs(1);
+        let full = |whose, free_in| Some(Full { whose, free_in: Some(free_in) });
+        assert_eq!(room.take(user(1), 1, later - second).err(), full(Owner::User, second));
+        assert_eq!(room.take(user(1), 7, later).err(), full(Owner::User, second));
+        assert!(room.take(user(1), 6, later).is_ok());
+        assert!(room.take(user(1), 10, later + second).is_ok());
+    }
+
+    #[test]
+    fn who_finds_no_room_hears_when_some_of_his_own_or_of_all_becomes_free() {
+        let (room, now, second) = (Room::new(80), Instant::now(), Duration::from_secs(1));
+        for (number, seconds) in (1..9).zip(10..) {
+            room.take(user(number), 10, now).unwrap().rest(now + second * seconds);
+        }
+        assert_eq!(room.take(user(3), 1, now).err(), Some(Full { whose: Owner::User, free_in: Some(second * 12) }));
+        assert_eq!(room.take(user(9), 1, now).err(), Some(Full { whose: Owner::All, free_in: Some(second * 10) }));
     }
 
     proptest! {
@@ -142,16 +187,16 @@ mod tests {
             for (number, bytes, rests, pause) in steps {
                 now += Duration::from_secs(pause);
                 match room.take(user(number), bytes, now) {
-                    Some(share) if rests => share.rest(now + Duration::from_secs(300)),
-                    Some(share) => held.push(share),
-                    None => drop(held.pop()),
+                    Ok(share) if rests => share.rest(now + Duration::from_secs(300)),
+                    Ok(share) => held.push(share),
+                    Err(_) => drop(held.pop()),
                 }
                 let state = room.state();
                 prop_assert!(state.used <= 100 && state.users.values().all(|used| (1..=12).contains(used)));
                 prop_assert_eq!(state.used, state.users.values().sum::<usize>());
             }
             held.clear();
-            drop(room.take(user(9), 0, now + Duration::from_secs(300)));
+            drop(room.take(user(9), 0, now + Duration::from_secs(300)).unwrap());
             prop_assert!(room.state().users.is_empty() && room.state().used == 0);
         }
     }

@@ -6,17 +6,31 @@ use futures::{StreamExt, stream};
 use pingora::server::ShutdownWatch;
 use protocol::usage::Outcome;
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::sleep;
 
-use super::entry::Answer;
+use super::entry::{Answer, remains};
 use super::room::Share;
-use super::store::{Answers, Claim, Settlement};
+use super::store::{Answers, Claim};
 
 /// Calls over that wait for Redis. Of more nothing is written: their claims run out.
 const WAITING: usize = 4096;
 /// Of them, so many ask Redis at once.
 const AT_ONCE: usize = 64;
+/// Pause before Redis is asked once more to keep what stays of a call.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How long a program that stops goes on trying; less than its duties have to flush.
 const LAST_TRIES: Duration = Duration::from_secs(10);
+
+/// What came of a claimed call.
+struct Settlement {
+    claim: Claim,
+    /// Of the attempt whose answer reached the client, if one did.
+    outcome: Option<Outcome>,
+    /// The answer, if all of it is here.
+    recording: Option<(Answer, Share)>,
+    /// How long the claim is good.
+    until: Instant,
+}
 
 /// The way from calls that are over to what writes that down.
 pub(super) struct Waiting {
@@ -54,7 +68,35 @@ impl Answers {
         });
         tokio::select! {
             () = settlements.for_each_concurrent(AT_ONCE, |settlement| self.write(settlement)) => {}
-            () = out_of_time(stop) => tracing::warn!("stopping: redis was not told what came of all calls with an idempotency key"),
+            () = out_of_time(stop) => {
+                tracing::warn!("stopping: what came of some calls with an idempotency key is not in redis");
+            }
+        }
+    }
+
+    /// Writes down what came of a claimed call. While Redis is away it is tried again as long as the claim is good.
+    async fn write(&self, settlement: Settlement) {
+        let Settlement { claim, outcome, recording, until } = settlement;
+        let (kept, recorded) = recording.unzip();
+        let remains = remains(outcome, kept);
+        let text = match remains {
+            // A defect of ours makes nobody pay twice: the claim then stays.
+            Some(state) => self.seal(&claim.asked, state).await.unwrap_or_else(|_| claim.running.clone()),
+            None => Vec::new(),
+        };
+        loop {
+            match self.replace(&claim, &text, self.settings.keep).await {
+                Ok(1..) => break,
+                Err(_) if Instant::now() < until => sleep(AGAIN).await,
+                Ok(_) | Err(_) => return self.forgotten(),
+            }
+        }
+        if !text.is_empty() {
+            let until = Instant::now() + self.settings.keep;
+            claim.share.rest(until);
+            if let Some(share) = recorded {
+                share.rest(until);
+            }
         }
     }
 }
@@ -62,5 +104,5 @@ impl Answers {
 async fn out_of_time(mut stop: ShutdownWatch) {
     // An error means that nobody is left to tell us to stop.
     let _ = stop.wait_for(|stop| *stop).await;
-    tokio::time::sleep(LAST_TRIES).await;
+    sleep(LAST_TRIES).await;
 }

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 use protocol::ids::UserId;
 use protocol::keys::Key;
 use protocol::sealing::{AnswerDigest, AnswerKey};
-use protocol::usage::Outcome;
 use redis::ToRedisArgs;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use super::entry::{Answer, Entry, State, remains};
+use super::entry::{Answer, Entry, State};
 use super::room::{Room, Share};
 use super::settling::Waiting;
 use crate::call::HEAVY;
@@ -23,15 +22,15 @@ use crate::refusal::Refusal;
 
 /// How long Redis may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Pause before Redis is asked once more to keep what stays of a call.
-const AGAIN: Duration = Duration::from_millis(500);
 /// Room that a call takes besides its answer.
 const SMALL: usize = 1024;
 /// Claims are renewed so many times in the time they are good for.
 const RENEWALS: u32 = 4;
 
-/// Writes a value where there is none; else gives what is there, and for how long it stays.
-const CLAIM: &str = "local held = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'GET', 'PX', ARGV[2])
+/// Writes a value where there is none; else gives what is there, and for how long it stays. An empty value is not written.
+const CLAIM: &str = "local held
+if ARGV[1] == '' then held = redis.call('GET', KEYS[1])
+else held = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'GET', 'PX', ARGV[2]) end
 return held and {held, redis.call('PTTL', KEYS[1])}";
 
 /// Writes a value over a claim: if one of its two still stands, or nothing does any more; an empty value deletes.
@@ -69,8 +68,16 @@ pub struct Answers {
 /// A request that must not be served twice: its name for the call, and all it says.
 pub struct Asked {
     user: UserId,
-    name: AnswerDigest,
-    fingerprint: AnswerDigest,
+    pub(super) name: AnswerDigest,
+    pub(super) fingerprint: AnswerDigest,
+}
+
+impl Asked {
+    pub(super) fn of(secret: &AnswerKey, user: UserId, key: &str, request: &[&[u8]]) -> Self {
+        let name = secret.digest(&[b"name", user.0.as_bytes(), key.as_bytes()]);
+        let fingerprint = secret.digest(&[&[b"request".as_slice()], request].concat());
+        Self { user, name, fingerprint }
+    }
 }
 
 /// What is found when a call is to be made.
@@ -81,25 +88,14 @@ pub enum Found {
     Answered(Answer),
 }
 
-/// What came of a claimed call.
-pub(super) struct Settlement {
-    pub(super) claim: Claim,
-    /// Of the attempt whose answer reached the client, if one did.
-    pub(super) outcome: Option<Outcome>,
-    /// The answer, if all of it is here.
-    pub(super) recording: Option<(Answer, Share)>,
-    /// How long the claim is good.
-    pub(super) until: Instant,
-}
-
 /// The right to make a call, which no other gateway has as long as it is renewed.
 pub struct Claim {
-    asked: Asked,
+    pub(super) asked: Asked,
     /// What stands in Redis while the client has nothing of the answer.
-    running: Vec<u8>,
+    pub(super) running: Vec<u8>,
     /// What stands there from then on.
     begun: OnceLock<Vec<u8>>,
-    share: Share,
+    pub(super) share: Share,
 }
 
 impl Answers {
@@ -113,9 +109,7 @@ impl Answers {
     /// What a user asks under his key with a request, given as texts.
     #[must_use]
     pub fn asked(&self, user: UserId, key: &str, request: &[&[u8]]) -> Asked {
-        let name = self.key.digest(&[b"name", user.0.as_bytes(), key.as_bytes()]);
-        let fingerprint = self.key.digest(&[&[b"request".as_slice()], request].concat());
-        Asked { user, name, fingerprint }
+        Asked::of(&self.key, user, key, request)
     }
 
     /// Claims a call, unless it was made or is being made.
@@ -124,17 +118,16 @@ impl Answers {
     /// When it must not be made again and there is no answer to give, or that cannot be known at the moment.
     pub async fn claim(&self, asked: Asked) -> Result<Found, Refusal> {
         let counted = |result: &'static str| self.metrics.calls.idempotent.with_label_values(&[result]).inc();
-        let Some(share) = self.room.take(asked.user, SMALL, Instant::now()) else {
-            counted("refused");
-            return Err(Refusal::NotReady("too many calls with an Idempotency-Key at the moment"));
-        };
-        let sealed = self.seal(&asked, State::Running).await?;
+        let share = self.room.take(asked.user, SMALL, Instant::now());
+        // Without room for a call there may be an answer all the same.
+        let sealed = if share.is_ok() { self.seal(&asked, State::Running).await? } else { Vec::new() };
         let mut eval = redis::cmd("EVAL");
         eval.arg(CLAIM).arg(1).arg(Key::idempotent(&asked.name).as_str());
         eval.arg(&sealed).arg(millis(self.settings.claim));
         // An answer that does not arrive leaves open whether the call is ours: the claim then runs out by itself.
         let held: Option<(Vec<u8>, i64)> = self.ask(&eval).await.inspect_err(|_| counted("refused"))?;
         let Some((held, stays)) = held else {
+            let share = share.map_err(Refusal::AnswersFull).inspect_err(|_| counted("refused"))?;
             counted("made");
             return Ok(Found::Nothing(Claim { asked, running: sealed, begun: OnceLock::new(), share }));
         };
@@ -170,37 +163,11 @@ impl Answers {
 
     /// Room for the answer to a claimed call, which grows with it.
     pub fn room(&self, claim: &Claim) -> Option<Share> {
-        self.room.take(claim.asked.user, 0, Instant::now())
-    }
-
-    /// Writes down what came of a claimed call. While Redis is away it is tried again as long as the claim is good.
-    pub(super) async fn write(&self, settlement: Settlement) {
-        let Settlement { claim, outcome, recording, until } = settlement;
-        let (kept, recorded) = recording.unzip();
-        let remains = remains(outcome, kept);
-        let text = match remains {
-            // A defect of ours makes nobody pay twice: the claim then stays.
-            Some(state) => self.seal(&claim.asked, state).await.unwrap_or_else(|_| claim.running.clone()),
-            None => Vec::new(),
-        };
-        loop {
-            match self.replace(&claim, &text, self.settings.keep).await {
-                Ok(1..) => break,
-                Err(_) if Instant::now() < until => sleep(AGAIN).await,
-                Ok(_) | Err(_) => return self.forgotten(),
-            }
-        }
-        if !text.is_empty() {
-            let until = Instant::now() + self.settings.keep;
-            claim.share.rest(until);
-            if let Some(share) = recorded {
-                share.rest(until);
-            }
-        }
+        self.room.take(claim.asked.user, 0, Instant::now()).ok()
     }
 
     /// Seals an entry; a large one off the threads that relay streams.
-    async fn seal(&self, asked: &Asked, state: State) -> Result<Vec<u8>, Refusal> {
+    pub(super) async fn seal(&self, asked: &Asked, state: State) -> Result<Vec<u8>, Refusal> {
         let heavy = matches!(&state, State::Answered(answer) if answer.body.len() >= HEAVY);
         let (key, name, entry) = (self.key.clone(), asked.name, Entry { fingerprint: asked.fingerprint, state });
         let seal = move || key.seal(&entry.to_text(), &name);
@@ -225,7 +192,7 @@ impl Answers {
         }
     }
 
-    async fn replace(&self, claim: &Claim, text: &[u8], keep: Duration) -> Result<i64, Refusal> {
+    pub(super) async fn replace(&self, claim: &Claim, text: &[u8], keep: Duration) -> Result<i64, Refusal> {
         let mut eval = redis::cmd("EVAL");
         eval.arg(REPLACE).arg(1).arg(Key::idempotent(&claim.asked.name).as_str());
         eval.arg(&claim.running).arg(claim.begun.get().map_or(&claim.running, |begun| begun));

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use proptest::prelude::*;
-use protocol::sealing::AnswerDigest;
+use protocol::ids::UserId;
+use protocol::sealing::{AnswerDigest, DirectoryKey};
 use protocol::usage::Outcome;
 
 use super::entry::{Entry, State, remains};
@@ -41,6 +42,26 @@ fn a_key_is_one_text_of_visible_letters() {
     for bad in [&[b"".as_slice()][..], &[b"a b"], &[b"a\tb"], &[b"\xc3\xa4"], &[&too_long], &[b"a", b"a"]] {
         assert!(matches!(key(&headers(bad)), Err(Refusal::BadRequest(_))), "{bad:?}");
     }
+}
+
+#[test]
+fn a_call_is_named_by_its_user_and_key_and_told_from_others_by_all_that_is_asked() {
+    let secret = DirectoryKey::from_hex(&"11".repeat(32)).unwrap().answer_key();
+    let (user, request) = (UserId::random(), [b"host".as_slice(), b"/path", b"query", b"thinking", b"body"]);
+    let first = Asked::of(&secret, user, "key-1", &request);
+    for (whose, key, same) in [(user, "key-1", true), (UserId::random(), "key-1", false), (user, "key-2", false)] {
+        let asked = Asked::of(&secret, whose, key, &request);
+        assert_eq!((asked.name == first.name, asked.fingerprint == first.fingerprint), (same, true), "{key}");
+    }
+    for part in 0..request.len() {
+        let mut other = request;
+        other[part] = b"";
+        let asked = Asked::of(&secret, user, "key-1", &other);
+        assert_eq!((asked.name == first.name, asked.fingerprint == first.fingerprint), (true, false), "part {part}");
+    }
+    let elsewhere = DirectoryKey::from_hex(&"22".repeat(32)).unwrap().answer_key();
+    let asked = Asked::of(&elsewhere, user, "key-1", &request);
+    assert!(asked.name != first.name && asked.fingerprint != first.fingerprint, "both are under a secret");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Whose fault it is that a call is turned away.
 
 use super::Refusal;
+use crate::idempotent::{Full, Owner};
 use crate::instance::verdict::Blame;
 
 impl Refusal {
@@ -28,13 +29,15 @@ impl Refusal {
             | Self::BodyTimeout
             | Self::HeadTooLarge { .. }
             | Self::HeadTimeout
-            | Self::Again(_) => Blame::Client,
+            | Self::Again(_)
+            | Self::AnswersFull(Full { whose: Owner::User, .. }) => Blame::Client,
             Self::Exhausted | Self::EmptyAnswer | Self::BadAnswer | Self::UpstreamTimeout => Blame::Instance,
             Self::Overloaded(_)
             | Self::Maintenance
             | Self::NoInstance(_)
             | Self::AtCapacity
             | Self::NotReady(_)
+            | Self::AnswersFull(Full { whose: Owner::All, .. })
             | Self::LogUnwritable
             | Self::NoService(_)
             | Self::ServiceFailed(_)
@@ -57,6 +60,8 @@ mod tests {
         let standing = Standing { limit: 1, remaining: 0, reset: 1 };
         let limited = Refusal::RateLimited { whose: Whose::User, standing };
         assert_eq!((limited.status(), limited.blame()), (StatusCode::TOO_MANY_REQUESTS, Blame::Client));
+        let answers = Refusal::AnswersFull(Full { whose: Owner::User, free_in: None });
+        assert_eq!((answers.status(), answers.blame()), (StatusCode::TOO_MANY_REQUESTS, Blame::Client));
         let full = Refusal::AtCapacity;
         assert_eq!((full.status(), full.blame()), (StatusCode::TOO_MANY_REQUESTS, Blame::Platform));
         assert_eq!(Refusal::NoInstance(ChuteId::random()).blame(), Blame::Platform);
@@ -67,6 +72,7 @@ mod tests {
         let errors = [
             Refusal::Overloaded(Scarce::Memory),
             Refusal::NotReady("redis"),
+            Refusal::AnswersFull(Full { whose: Owner::All, free_in: None }),
             Refusal::LogUnwritable,
             Refusal::NoService("ws"),
             Refusal::ServiceFailed("api"),

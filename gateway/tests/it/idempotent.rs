@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::ids::UserId;
 use protocol::principal::{Bucket, UserEntry};
 use protocol::usage::{Outcome, Record};
 use redis::Commands;
@@ -11,7 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::client::{Answer, Raw, ask, chat, content, request};
 use crate::instance::{Act, Scripted};
-use crate::platform::{DOMAIN, Platform, Wishes};
+use crate::platform::{Platform, Wishes};
 use crate::who::eventually;
 
 const CHAT: &str = "/v1/chat/completions";
@@ -35,13 +36,14 @@ fn wishes(settings: &[&str]) -> Wishes {
 
 /// The bytes of a call with this key.
 fn keyed(platform: &Platform, label: &str, key: &str, body: &str) -> Vec<u8> {
-    format!(
-        "POST {CHAT} HTTP/1.1\r\nHost: {label}.{DOMAIN}\r\nAuthorization: Bearer {}\r\nIdempotency-Key: {key}\r\n\
-         Content-Length: {}\r\n\r\n{body}",
-        platform.key,
-        body.len()
-    )
-    .into_bytes()
+    keyed_at(platform, label, CHAT, key, body)
+}
+
+/// The bytes of a call with this key; fields may follow the path.
+fn keyed_at(platform: &Platform, label: &str, path: &str, key: &str, body: &str) -> Vec<u8> {
+    let with_key = format!("{path} HTTP/1.1\r\nIdempotency-Key: {key}");
+    let plain = String::from_utf8(request(platform, "POST", label, path, body)).unwrap();
+    plain.replacen(&format!("{path} HTTP/1.1"), &with_key, 1).into_bytes()
 }
 
 async fn call_at(port: u16, platform: &Platform, key: &str, body: &str) -> Answer {
@@ -163,7 +165,8 @@ async fn a_call_that_failed_is_made_anew() {
 
 #[tokio::test]
 async fn a_key_stands_for_one_request() {
-    let scripted = Scripted::start([Act::Stream(answer())]).await;
+    let script = [Act::Stream(answer()), Act::Json("{}".into()), Act::Stream(answer())];
+    let scripted = Scripted::start(script).await;
     let platform = Platform::start(&[&scripted], Wishes::default()).await;
     let mut raw = Raw::connect(&platform).await;
     assert_eq!(call_at(platform.http, &platform, "key-1", &chat(true)).await.status, 200);
@@ -172,9 +175,35 @@ async fn a_key_stands_for_one_request() {
         let got = raw.answer().await;
         assert_eq!((got.status, code(&got).as_str()), (422, "idempotency_key_reused"));
     }
+    let thinking = String::from_utf8(keyed(&platform, "llm-chute", "key-1", &chat(true))).unwrap();
+    let thinking = thinking.replacen("Host:", "X-Enable-Thinking: true\r\nHost:", 1).into_bytes();
+    let query = keyed_at(&platform, "llm-chute", &format!("{CHAT}?a=b"), "key-1", &chat(true));
+    for other in [thinking, query] {
+        raw.send(&other).await;
+        assert_eq!(raw.answer().await.status, 422);
+    }
+    for (path, status) in [("/run", 200), ("/lines", 422)] {
+        raw.send(&keyed_at(&platform, "own-chute", path, "key-3", "{}")).await;
+        assert_eq!(raw.answer().await.status, status, "{path}");
+    }
     assert_eq!(call_at(platform.http, &platform, "key-2", &chat(true)).await.field("idempotent-replayed"), None);
     raw.send(&keyed(&platform, "llm-chute", "two words", &chat(true))).await;
     assert_eq!(raw.answer().await.status, 400);
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_a_user_whichever_credential_he_uses() {
+    let scripted = Scripted::start([Act::Stream(answer())]).await;
+    let mut platform = Platform::start(&[&scripted], Wishes::default()).await;
+    let first = call_at(platform.http, &platform, "key-1", &chat(true)).await;
+    platform.key = platform.another_key(platform.user);
+    assert_replayed(&call_until_over(platform.http, &platform, "key-1", &chat(true)).await, &first);
+    platform.key = platform.another_key(UserId::random());
+    let others = call_at(platform.http, &platform, "key-1", &chat(true)).await;
+    assert_eq!((others.status, others.field("idempotent-replayed")), (200, None));
+    assert_replayed(&call_until_over(platform.http, &platform, "key-1", &chat(true)).await, &others);
+    assert_ne!(others.field("x-chutes-invocationid"), first.field("x-chutes-invocationid"));
+    assert_eq!(scripted.asked(), 2);
 }
 
 #[tokio::test]
@@ -235,9 +264,16 @@ async fn an_answer_that_is_too_large_is_delivered_but_not_kept_and_not_made_agai
 #[tokio::test]
 async fn without_room_for_answers_only_calls_with_a_key_are_refused() {
     let scripted = Scripted::start([Act::Stream(answer())]).await;
-    let platform = Platform::start(&[&scripted], wishes(&["--idempotent-answers=8000"])).await;
-    let got = call_at(platform.http, &platform, "key-1", &chat(true)).await;
-    assert_eq!((got.status, got.field("retry-after")), (503, Some("1")));
+    // An eighth of it has room for one call.
+    let mut platform = Platform::start(&[&scripted], wishes(&["--idempotent-answers=16384"])).await;
+    let first = call_at(platform.http, &platform, "key-1", &chat(true)).await;
+    assert_replayed(&call_until_over(platform.http, &platform, "key-1", &chat(true)).await, &first);
+    let got = call_at(platform.http, &platform, "key-2", &chat(true)).await;
+    assert_eq!((got.status, code(&got).as_str()), (429, "answers_full"));
+    let wait: u64 = got.field("retry-after").unwrap().parse().unwrap();
+    assert!((1..=601).contains(&wait), "{wait}");
+    platform.key = platform.another_key(UserId::random());
+    assert_eq!(call_at(platform.http, &platform, "key-2", &chat(true)).await.status, 200);
     assert_eq!(ask(&platform, "POST", "llm-chute", CHAT, &chat(true)).await.status, 200);
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct Platform {
     pub(crate) internal: u16,
     /// A key of the user, revealed.
     pub(crate) key: String,
+    /// Whose it is.
+    pub(crate) user: UserId,
     /// The LLM chute, at `llm-chute`.
     pub(crate) llm: ChuteId,
     /// Certificate of the authority, PEM.
@@ -133,9 +135,17 @@ impl Platform {
         arguments.extend(wishes.settings);
         let process = Process::start(&arguments, Stdio::inherit());
         let secret = key.reveal().to_owned();
-        let platform = Self { redis, http, https, internal, key: secret, llm, authority, process, arguments, folder };
+        let platform =
+            Self { redis, http, https, internal, key: secret, user, llm, authority, process, arguments, folder };
         platform.wait_until_ready().await;
         platform
+    }
+
+    /// Another key of this user, who may be new.
+    pub(crate) fn another_key(&self, user: UserId) -> String {
+        let key = ApiKey::generate(user);
+        publish_principals(&self.redis, user, &key, Scopes::Admin, None);
+        key.reveal().to_owned()
     }
 
     /// The records that reached Redis, once there are so many.

@@ -162,7 +162,7 @@ async fn waits(platform: &Platform, service: &TcpListener, address: &str, host: 
 async fn assert_refused(platform: &Platform, address: &str) {
     let mut raw = Raw::connect_from(platform, address).await;
     raw.send(page("api").as_bytes()).await;
-    let got = raw.answer().await;
+    let got = timeout(SHOWN, raw.answer()).await.expect("it is refused at once");
     assert_eq!((got.status, got.json()["error"]["code"].as_str()), (503, Some("overloaded")));
     assert_eq!(got.field("retry-after"), Some("1"));
 }

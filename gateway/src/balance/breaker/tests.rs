@@ -42,6 +42,14 @@ fn three_failures_in_a_row_open_it_and_a_success_between_them_does_not_count_aga
 }
 
 #[test]
+fn one_that_is_due_for_its_trial_does_not_count_as_open_although_no_call_comes() {
+    let breaker = opened_at(0.0);
+    for (now, standing) in [(1.99, Standing::Open), (2.0, Standing::HalfOpen), (9_999.0, Standing::HalfOpen)] {
+        assert_eq!(breaker.standing(at(now)), standing, "{now}");
+    }
+}
+
+#[test]
 fn half_the_calls_of_the_last_seconds_failing_open_it_although_never_three_in_a_row() {
     let mut breaker = Breaker::default();
     for second in 0..3 {
@@ -169,12 +177,13 @@ proptest! {
             }
             prop_assert!(breaker.remaining(now) <= RULE.longest);
             let waiting = breaker.rank(true, now + RULE.longest);
-            let half_open = breaker.standing(now) == Standing::HalfOpen;
-            prop_assert_eq!(waiting, if half_open { None } else { Some(Rank::Good) });
+            let on_trial = breaker.rank(true, now).is_none();
+            prop_assert_eq!(waiting, if on_trial { None } else { Some(Rank::Good) });
+            prop_assert!(breaker.standing(now + RULE.longest) != Standing::Open, "it counts as open for ever");
         }
         breaker.works(trial, now);
         breaker.unknown(trial);
-        prop_assert!(breaker.standing(now) != Standing::HalfOpen, "the last trial is always the one we hold");
+        prop_assert!(breaker.rank(true, now).is_some(), "the last trial is always the one we hold");
     }
 
     /// The random part only shortens, by a quarter at most.

@@ -18,7 +18,7 @@ fn head() -> Head {
 fn recording(client: &mut ScriptedClient, room: usize) -> Recording<'_, ScriptedClient> {
     let user = protocol::ids::UserId::random();
     // One user has an eighth of it.
-    let share = Room::new(room * 8).take(user, 0, std::time::Instant::now());
+    let share = Room::new(room * 8).take(user, 0, std::time::Instant::now()).ok();
     Recording::new(client, Box::pin(async {}), RUN_ON, LARGEST, share)
 }
 

@@ -3,7 +3,7 @@
 use pingora::http::RequestHeader;
 use protocol::envelope::{Generation, seal_request};
 use protocol::sealing::InstanceKey;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
@@ -90,7 +90,7 @@ async fn a_request_that_is_taken_slowly_is_sent_to_its_end() {
             far.read_exact(&mut piece).await.unwrap();
             left -= piece.len();
         }
-        tokio::io::AsyncWriteExt::write_all(&mut far, b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        far.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
         far
     };
     let request = large();
