@@ -27,7 +27,7 @@ pub(crate) struct Desk {
     pub(crate) allowance: Allowance,
     writer: WriterId,
     sequence: u64,
-    heard: Option<Duration>,
+    pub(crate) heard: Option<Duration>,
     age: u64,
     settled: bool,
     gateways: u32,

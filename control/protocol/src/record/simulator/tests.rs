@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use super::*;
 
 /// Seeds that found something once.
-const REGRESSIONS: [u64; 7] = [
+const REGRESSIONS: [u64; 9] = [
     1_738_777_864_154_085_745,
+    8_331_634_435_942_279_244,
+    11_232_929_729_580_593_537,
     9_474_802_886_448_740_820,
     9_474_802_886_448_740_851,
     12_903_389_024_711_031_509,

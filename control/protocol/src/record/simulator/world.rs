@@ -42,7 +42,7 @@ pub(crate) struct World {
     quota: u64,
     /// When the desks of gateways beat last.
     beaten: Duration,
-    /// When gateways died of which control has not published all calls.
+    /// When gateways were heard last that died and of which control has not published all calls.
     owed: BTreeMap<WriterId, Duration>,
     /// Whether something happened after which an allowance may be exceeded, as `crate::lease` says.
     lapsed: bool,
@@ -334,7 +334,7 @@ impl World {
         for gateway in self.gateways.extract_if(.., |gateway| !gateway.process.alive.get()) {
             // What it alone knew of the allowance, and what Redis lost of that.
             self.lapsed |= self.redis.unclaimed;
-            self.owed.insert(gateway.writer, self.now);
+            self.owed.insert(gateway.writer, gateway.desk.heard.unwrap_or_default());
             let keys = gateway.unsynced.iter().chain(&gateway.in_sync).copied();
             if gateway.waited {
                 self.truth.refused(keys, gateway.rewriting);

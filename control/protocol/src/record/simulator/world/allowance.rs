@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::World;
+use crate::ids::WriterId;
 use crate::lease::allowance::LINGER;
 
 /// Between two beats of a desk.
@@ -15,7 +16,7 @@ const END: Duration = Duration::from_secs(45);
 impl World {
     /// Lets every desk beat if it is time, or if Redis may have lost what they hold: then they notice at once.
     pub(super) fn beat(&mut self) {
-        let late = self.owed.values().any(|died| self.now.saturating_sub(*died) >= LINGER);
+        let late = self.owed.values().any(|heard| self.now.saturating_sub(*heard) >= LINGER);
         self.lapsed |= late || self.redis.unclaimed && !self.owed.is_empty();
         if self.redis.away || self.now.saturating_sub(self.beaten) < BEAT && !self.redis.unclaimed {
             return;
@@ -45,7 +46,8 @@ impl World {
         }
     }
 
-    /// Calls in flight and delivered ones stay within the allowance.
+    /// Calls in flight and delivered ones stay within the allowance; without those that a disk lost which broke its
+    /// promise, since nobody counts them.
     pub(super) fn check_allowance(&self) -> Result<(), String> {
         if self.lapsed {
             return Ok(());
@@ -54,10 +56,14 @@ impl World {
         let flies = |key| self.gateways.iter().any(|gateway| gateway.flights.iter().any(|flight| flight.key == key));
         let delivered = self.truth.attempts.iter().filter(|(key, attempt)| match self.postgres.rows.get(key) {
             Some(row) => row.record.delivered,
-            None => attempt.got > 0 && self.places.contains_key(&attempt.writer) && !flies(**key),
+            None => attempt.got > 0 && self.is_to_be_counted(attempt.writer) && !flies(**key),
         });
         let used = (in_flight + delivered.count()) as u64;
         if used <= self.quota { Ok(()) } else { Err(format!("{used} calls of an allowance of {}", self.quota)) }
+    }
+
+    fn is_to_be_counted(&self, writer: WriterId) -> bool {
+        self.places.contains_key(&writer) && !self.truth.harmed.contains(&writer)
     }
 
     /// Control has counted every call of those that still run, and they know it.
