@@ -160,7 +160,7 @@ impl Shift<'_> {
         let gateways = if age < DEAD_AFTER { counted.max(leases.link.gateways()) } else { counted };
         leases.link.hear(sent, gateways);
         // Redis may have lost our claims or given them to others.
-        let doubtful = !known || missed || age < *self.age;
+        let doubtful = !known || missed || age <= *self.age;
         if doubtful {
             leases.link.settle(false);
             tracing::info!(gateways = alive.len(), settled = age >= SETTLE, "leases are renewed");

@@ -146,7 +146,7 @@ impl World {
             one.at_once.lapse();
         }
         one.heard = Some(self.now);
-        let doubtful = !known || missed || age < one.age;
+        let doubtful = !known || missed || age <= one.age;
         one.age = age;
         if doubtful {
             one.settled = false;

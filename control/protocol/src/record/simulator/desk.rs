@@ -54,7 +54,7 @@ impl Desk {
             self.words.push(funds);
             self.hear(self.words.len() - 1);
         }
-        let doubtful = !heard.known || missed || heard.age < self.age;
+        let doubtful = !heard.known || missed || heard.age <= self.age;
         (self.heard, self.age) = (Some(now), heard.age);
         self.gateways = u32::try_from(heard.alive.len()).unwrap_or(u32::MAX);
         if doubtful {
