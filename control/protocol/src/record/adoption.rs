@@ -98,6 +98,8 @@ fn while_(doing: &'static str) -> impl Fn(io::Error) -> Unadoptable {
 /// Which sequences are missing where they belong.
 #[derive(Debug, Default)]
 struct Order {
+    /// What was dealt with before the first segment that is there.
+    begins: u64,
     last: u64,
     begun: bool,
     missing: Vec<RangeInclusive<u64>>,
@@ -106,8 +108,16 @@ struct Order {
 impl Order {
     fn read(&mut self, entry: &Entry) {
         match entry {
-            Entry::Opened { after } if self.begun => self.passed(*after),
-            Entry::Opened { after: last } | Entry::Skipped { through: last } => self.last = self.last.max(*last),
+            Entry::Opened { after } if self.begun => {
+                if *after < self.begins {
+                    // Written again from further back: what was there before is gone, by an error of the disk.
+                    self.missing.push(after + 1..=self.begins);
+                    self.begins = *after;
+                }
+                self.passed(*after);
+            }
+            Entry::Opened { after } => (self.begins, self.last) = (*after, *after),
+            Entry::Skipped { through } => self.last = self.last.max(*through),
             Entry::Admitted(_) => {}
             Entry::Final { sequence, .. } => {
                 self.passed(sequence.saturating_sub(1));

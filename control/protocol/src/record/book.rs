@@ -192,13 +192,16 @@ impl Book {
 
     /// Where to look for a sequence; none if it was deleted with all before it or never given out.
     pub fn holding(&self, sequence: u64) -> Option<Position> {
-        let segment = self.segments.iter().rev().find(|segment| segment.after < sequence)?;
+        let behind = self.segments.iter().rev().find(|segment| segment.after < sequence);
+        // A final from before the first segment that lies elsewhere is told where that one begins.
+        let segment = behind.or_else(|| self.segments.front().filter(|_| sequence >= self.first()))?;
         (sequence <= self.last).then_some(Position { segment: segment.number, offset: 0 })
     }
 
     /// The lowest sequence that may still be read.
     pub fn first(&self) -> u64 {
-        self.segments.front().map_or(self.last, |segment| segment.after) + 1
+        let begins = self.segments.front().map_or(self.last, |segment| segment.after) + 1;
+        self.strays.keys().next().map_or(begins, |stray| begins.min(*stray))
     }
 
     /// The beginning of the segment behind this one.

@@ -129,6 +129,7 @@ fn what_is_missing_where_it_belongs_is_known() {
     assert_eq!(missing(vec![opened(0), finished(1), opened(3), finished(4)]), [2..=3], "a segment began behind them");
     assert_eq!(missing(vec![opened(0), Entry::Skipped { through: 9 }, finished(10)]), []);
     assert_eq!(missing(vec![opened(0), finished(1), finished(2), opened(0), finished(1)]), [], "written again");
+    assert_eq!(missing(vec![opened(4), finished(5), opened(2), finished(3)]), [3..=4], "its first is gone");
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use super::*;
 
 /// Seeds that found something once.
-const REGRESSIONS: [u64; 10] = [
+const REGRESSIONS: [u64; 11] = [
     1_738_777_864_154_085_745,
+    6_295_556_928_347_850_781,
     6_295_556_928_347_864_412,
     8_331_634_435_942_279_244,
     11_232_929_729_580_593_537,
