@@ -182,7 +182,7 @@ impl Quota {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             let now = clock.now();
-            self.recount(|_, account| account.is_ahead_and_idle(now)).await;
+            self.recount(|account| account.is_ahead_and_idle(now)).await;
             sweep(&self.accounts, now);
         }
     }
@@ -191,14 +191,13 @@ impl Quota {
     pub async fn recount_always(self: Arc<Self>) {
         loop {
             tokio::time::sleep(RECOUNT_EVERY).await;
-            self.recount(|_, account| account.allowance.is_ahead() && account.allowance.is_scarce()).await;
+            self.recount(|account| account.allowance.is_ahead() && account.allowance.is_scarce()).await;
         }
     }
 
     /// Learns what control has counted of the accounts that are wanted.
-    async fn recount(&self, wanted: impl Fn(&AccountKey, &Account) -> bool) {
-        let wanted =
-            self.accounts.iter().filter(|account| wanted(account.key(), account)).map(|account| *account.key());
+    async fn recount(&self, wanted: impl Fn(&Account) -> bool) {
+        let wanted = self.accounts.iter().filter(|account| wanted(account)).map(|account| *account.key());
         let keys: Vec<AccountKey> = wanted.collect();
         for key in keys {
             // What cannot be read now is read later.

@@ -306,8 +306,8 @@ async fn without_redis_only_calls_with_a_key_are_refused() {
     assert_eq!(scripted.asked(), 2);
 }
 
-#[tokio::test]
-async fn what_came_of_a_call_is_kept_although_redis_was_away_at_its_end() {
+/// A keyed call at whose end Redis is silent; its client has all but the end of its answer.
+async fn ends_without_redis() -> (Scripted, Platform, Raw) {
     let (instance, pieces) = fed().await;
     let platform = Platform::start(&[&instance], Wishes::default()).await;
     let mut raw = Raw::connect(&platform).await;
@@ -317,6 +317,12 @@ async fn what_came_of_a_call_is_kept_although_redis_was_away_at_its_end() {
     platform.redis.freeze();
     pieces.send(DONE.into()).await.unwrap();
     drop(pieces);
+    (instance, platform, raw)
+}
+
+#[tokio::test]
+async fn what_came_of_a_call_is_kept_although_redis_was_away_at_its_end() {
+    let (instance, platform, mut raw) = ends_without_redis().await;
     let first = raw.answer().await;
     assert_eq!((first.text(), first.complete), (content("one") + DONE, true));
     platform.redis.thaw();
@@ -326,15 +332,7 @@ async fn what_came_of_a_call_is_kept_although_redis_was_away_at_its_end() {
 
 #[tokio::test]
 async fn a_client_that_has_its_answer_goes_on_while_redis_is_silent() {
-    let (instance, pieces) = fed().await;
-    let platform = Platform::start(&[&instance], Wishes::default()).await;
-    let mut raw = Raw::connect(&platform).await;
-    raw.send(&keyed(&platform, "llm-chute", "key-1", &chat(true))).await;
-    pieces.send(content("one")).await.unwrap();
-    raw.read_until("one").await;
-    platform.redis.freeze();
-    pieces.send(DONE.into()).await.unwrap();
-    drop(pieces);
+    let (_instance, platform, mut raw) = ends_without_redis().await;
     assert!(raw.answer().await.complete);
     platform.is_idle().await;
     raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(true))).await;
