@@ -33,9 +33,9 @@ const KEEN: Duration = Duration::from_secs(10);
 /// How long the calls of a gateway that is gone count: a minute, and the second in which it began.
 const MINUTE: Duration = Duration::from_secs(61);
 
-/// How much is allowed.
+/// The most that a caller may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Allowance {
+pub struct Caps {
     /// Calls per minute.
     pub per_minute: u32,
     /// Calls at once.
@@ -44,7 +44,7 @@ pub struct Allowance {
 
 /// The limits per minute and at once, per user and per user and chute.
 pub struct Limits {
-    default: Allowance,
+    default: Caps,
     leases: Arc<Leases>,
     users: DashMap<UserId, UserUse, ahash::RandomState>,
 }
@@ -71,10 +71,10 @@ struct UserUse {
     chutes: HashMap<ChuteId, Use, ahash::RandomState>,
 }
 
-/// What is used of one allowance.
+/// What is used of one pair of caps.
 #[derive(Default)]
 struct Use {
-    allowance: Allowance,
+    caps: Caps,
     rate: Rate,
     at_once: Slots,
 }
@@ -90,7 +90,7 @@ enum Entrance {
 impl Limits {
     /// Limits with these defaults, shared by these leases.
     #[must_use]
-    pub fn new(default: Allowance, leases: Arc<Leases>) -> Self {
+    pub fn new(default: Caps, leases: Arc<Leases>) -> Self {
         Self { default, leases, users: DashMap::default() }
     }
 
@@ -122,7 +122,7 @@ impl Limits {
 
     /// Decides from what is held here. All is tested and taken under the lock of this user's entry.
     fn try_take(self: &Arc<Self>, user: &UserEntry, chute: &Chute, moment: Moment) -> Entrance {
-        let own = Allowance {
+        let own = Caps {
             per_minute: user.rate_per_minute.unwrap_or(self.default.per_minute),
             at_once: user.max_concurrent.unwrap_or(self.default.at_once),
         };
@@ -130,10 +130,10 @@ impl Limits {
         let limited = is_limited.then_some(chute.id);
         let mut user_use = self.users.entry(user.id).or_default();
         let UserUse { all, chutes } = &mut *user_use;
-        all.allowance = own;
+        all.caps = own;
         let mut on_chute = limited.map(|id| chutes.entry(id).or_default());
         if let Some(on_chute) = &mut on_chute {
-            on_chute.allowance = Allowance {
+            on_chute.caps = Caps {
                 per_minute: chute.rate_per_minute.unwrap_or(own.per_minute),
                 at_once: chute.max_concurrent.unwrap_or(own.at_once),
             };
@@ -168,14 +168,14 @@ impl Limits {
         let UserUse { all, chutes } = &mut *user_use;
         for (one, chute) in [(Some(all), None), (chute.and_then(|id| chutes.get_mut(&id)), chute)] {
             if let Some(one) = one {
-                one.at_once.release(moment.with(one.allowance.at_once()));
+                one.at_once.release(moment.with(one.caps.at_once()));
                 self.nudge_if_due(one, (user, chute), moment);
             }
         }
     }
 
     fn nudge_if_due(&self, one: &mut Use, (user, chute): (UserId, Option<ChuteId>), moment: Moment) {
-        let (per_minute, at_once) = (moment.with(one.allowance.per_minute()), moment.with(one.allowance.at_once()));
+        let (per_minute, at_once) = (moment.with(one.caps.per_minute()), moment.with(one.caps.at_once()));
         if one.rate.is_due(per_minute) && !self.leases.nudge(Subject::Rate(user, chute)) {
             one.rate.unanswered();
         }
@@ -226,7 +226,7 @@ impl Use {
         moment: Moment,
         missing: &mut Vec<Subject>,
     ) -> Result<(), Refusal> {
-        let now = moment.with(self.allowance.per_minute());
+        let now = moment.with(self.caps.per_minute());
         match self.rate.test(now) {
             Verdict::Fits => {}
             Verdict::Ask => {
@@ -238,7 +238,7 @@ impl Use {
                 return Err(Refusal::RateLimited { whose, standing: self.standing(moment) });
             }
         }
-        let now = moment.with(self.allowance.at_once());
+        let now = moment.with(self.caps.at_once());
         match self.at_once.test(now) {
             Verdict::Fits => {}
             Verdict::Ask => {
@@ -247,7 +247,7 @@ impl Use {
             }
             Verdict::Full | Verdict::Unknown => {
                 self.at_once.missed(now);
-                let standing = Standing { limit: self.allowance.at_once, remaining: 0, reset: 1 };
+                let standing = Standing { limit: self.caps.at_once, remaining: 0, reset: 1 };
                 return Err(Refusal::TooManyAtOnce { whose, standing });
             }
         }
@@ -256,23 +256,23 @@ impl Use {
 
     /// Counts a call that fits.
     fn take(&mut self, moment: Moment) -> Standing {
-        self.rate.take(moment.with(self.allowance.per_minute()));
-        self.at_once.take(moment.with(self.allowance.at_once()));
+        self.rate.take(moment.with(self.caps.per_minute()));
+        self.at_once.take(moment.with(self.caps.at_once()));
         self.standing(moment)
     }
 
     fn standing(&self, moment: Moment) -> Standing {
-        let now = moment.with(self.allowance.per_minute());
+        let now = moment.with(self.caps.per_minute());
         let remaining = u32::try_from(self.rate.remaining(now)).unwrap_or(u32::MAX);
-        Standing { limit: self.allowance.per_minute, remaining, reset: self.rate.reset(now) }
+        Standing { limit: self.caps.per_minute, remaining, reset: self.rate.reset(now) }
     }
 
     fn is_idle(&mut self, moment: Moment) -> bool {
-        self.at_once.is_idle() && self.rate.is_idle(moment.with(self.allowance.per_minute()))
+        self.at_once.is_idle() && self.rate.is_idle(moment.with(self.caps.per_minute()))
     }
 }
 
-impl Allowance {
+impl Caps {
     fn per_minute(self) -> Terms {
         Terms { limit: self.per_minute.into(), linger: MINUTE, recheck: RECHECK, keen: KEEN, ready: 1, shared: true }
     }

@@ -8,7 +8,7 @@ use super::*;
 use crate::lease::stand_in::StandIn;
 use crate::lease::{Book, Survey};
 
-const DEFAULT: Allowance = Allowance { per_minute: 3, at_once: 2 };
+const DEFAULT: Caps = Caps { per_minute: 3, at_once: 2 };
 
 fn user(permissions: u64) -> UserEntry {
     UserEntry {
@@ -48,7 +48,7 @@ fn chute() -> Chute {
 }
 
 /// Limits of a gateway that is alone and has no Redis: it has the whole limit.
-fn limits(default: Allowance) -> Arc<Limits> {
+fn limits(default: Caps) -> Arc<Limits> {
     let (leases, _) = Leases::new(Duration::from_secs(1), Arc::new(crate::metrics::Metrics::new().unwrap()));
     Arc::new(Limits::new(default, leases))
 }
@@ -164,7 +164,7 @@ fn idle_users_are_forgotten_and_busy_ones_are_not() {
 
 #[test]
 fn many_threads_never_exceed_what_is_allowed_at_once() {
-    let limits = limits(Allowance { per_minute: u32::MAX, at_once: 5 });
+    let limits = limits(Caps { per_minute: u32::MAX, at_once: 5 });
     let (user, chute) = (user(0), chute());
     let in_flight = std::sync::atomic::AtomicU32::new(0);
     std::thread::scope(|scope| {
@@ -253,7 +253,7 @@ async fn a_call_whose_question_nobody_takes_is_turned_away() {
 #[tokio::test]
 async fn more_is_asked_for_once_before_what_is_ready_is_used_up() {
     let mut stand_in = StandIn::new();
-    let limits = Arc::new(Limits::new(Allowance { per_minute: 90, at_once: 90 }, Arc::clone(&stand_in.leases)));
+    let limits = Arc::new(Limits::new(Caps { per_minute: 90, at_once: 90 }, Arc::clone(&stand_in.leases)));
     let (user, chute) = (user(0), chute());
     let mut permits = Vec::new();
     let mut nudges = Vec::new();
@@ -325,7 +325,7 @@ fn a_chute_whose_minute_is_over_is_forgotten_while_its_caller_is_busy() {
 
 #[test]
 fn a_caller_is_told_of_the_limit_with_less_left() {
-    let limits = limits(Allowance { per_minute: 9, at_once: 9 });
+    let limits = limits(Caps { per_minute: 9, at_once: 9 });
     for (chutes_own, told) in [(2, 2), (40, 9)] {
         let user = user(0);
         let chute = Chute { rate_per_minute: Some(chutes_own), ..chute() };

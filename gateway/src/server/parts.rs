@@ -27,7 +27,7 @@ use crate::idempotent::{self, Answers};
 use crate::internal::Internal;
 use crate::lease::{Desk, Instances, Leases, Loads};
 use crate::lifecycle::{self, Lifecycle};
-use crate::limit::{Allowance, Limits, Quota};
+use crate::limit::{Caps, Limits, Quota};
 use crate::metrics::Metrics;
 use crate::principals::Principals;
 use crate::proxy::Proxy;
@@ -73,7 +73,7 @@ impl Parts {
         let (strikes, reporter) = strikes::channel(redis.clone());
         let (leases, questions) = Leases::new(config.limits.lease, metrics.clone());
         let memory = Arc::new(memory(config, &metrics)?);
-        let default = Allowance { per_minute: config.limits.rate_per_minute, at_once: config.limits.max_concurrent };
+        let default = Caps { per_minute: config.limits.rate_per_minute, at_once: config.limits.max_concurrent };
         let limits = Arc::new(Limits::new(default, leases.clone()));
         let quota = Arc::new(Quota::new(principals.clone(), leases.clone(), log.writer()));
         let (slots, loads) = (Arc::new(Instances::new(leases.clone())), Arc::new(Loads::default()));
