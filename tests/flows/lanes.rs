@@ -1,5 +1,7 @@
 //! A load driver that costs little itself: calls on connections that stay open, at a pace that waits for nobody.
 
+use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +10,7 @@ use serde_json::json;
 use stack::miner::Engine;
 use stack::platform::DOMAIN;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
@@ -20,6 +22,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// A call whose moment has passed by this much is missed: all connections are busy.
 const TOO_LATE: Duration = Duration::from_millis(500);
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
+/// How many connections come from one address; the gateway takes 1,024 of each.
+const OF_AN_ADDRESS: usize = 1000;
 
 /// A load to be offered.
 pub(crate) struct Offered {
@@ -50,6 +54,7 @@ struct Made {
 
 /// One connection over plain HTTP/1.1.
 struct Lane {
+    from: Ipv4Addr,
     port: u16,
     request: Arc<[u8]>,
     stream: Option<TcpStream>,
@@ -74,7 +79,8 @@ impl Offered {
         let (begins, next) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let mut lanes = JoinSet::new();
         for number in 0..self.lanes {
-            let lane = Lane::new(ports[number % ports.len()], Arc::clone(&request));
+            let from = Ipv4Addr::new(127, 0, 0, 1 + u8::try_from(number / OF_AN_ADDRESS).unwrap());
+            let lane = Lane::new(from, ports[number % ports.len()], Arc::clone(&request));
             lanes.spawn(lane.work(Arc::clone(&next), self.rate, begins, begins + self.lasts));
         }
         let (mut calls, mut missed) = (Vec::new(), Vec::new());
@@ -126,8 +132,14 @@ impl Paced {
 }
 
 impl Lane {
-    fn new(port: u16, request: Arc<[u8]>) -> Self {
-        Self { port, request, stream: None, buffer: Vec::new() }
+    fn new(from: Ipv4Addr, port: u16, request: Arc<[u8]>) -> Self {
+        Self { from, port, request, stream: None, buffer: Vec::new() }
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((self.from, 0).into())?;
+        socket.connect((Ipv4Addr::LOCALHOST, self.port).into()).await
     }
 
     async fn work(mut self, next: Arc<AtomicU64>, rate: Option<f64>, begins: Instant, ends: Instant) -> Made {
@@ -159,13 +171,11 @@ impl Lane {
 
     /// One call; none if its connection breaks.
     async fn call(&mut self, started: Instant) -> Option<Seen> {
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            None => {
-                self.buffer.clear();
-                self.stream.insert(TcpStream::connect(("127.0.0.1", self.port)).await.ok()?)
-            }
-        };
+        if self.stream.is_none() {
+            self.buffer.clear();
+            self.stream = Some(self.connect().await.ok()?);
+        }
+        let stream = self.stream.as_mut()?;
         stream.write_all(&self.request).await.ok()?;
         let end = loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {

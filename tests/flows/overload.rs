@@ -17,8 +17,10 @@ use crate::load::{End, Seen};
 use crate::scene::{Scene, User};
 use crate::{books, faults};
 
-/// Connections of all clients together; one address may have 1,024.
+/// Connections of all clients together.
 const LANES: usize = 1000;
+/// The same where every one of them waits for the processor.
+const LANES_WAITING: usize = 6000;
 /// How many times the peak is offered.
 const TIMES: f64 = 10.0;
 /// What is offered before and after, of the peak.
@@ -69,9 +71,9 @@ fn show(what: &str, ended: &Paced, peak: f64) {
 }
 
 /// Overload, then normal load, which is served as ever soon; what became of both.
-async fn overload(scene: &Scene, user: &User, peak: f64) -> (Paced, Paced) {
+async fn overload(scene: &Scene, user: &User, peak: f64, lanes: usize) -> (Paced, Paced) {
     let lasts = Duration::from_secs(Size::asked().pick(6, 60));
-    let over = Offered::paced(LANES, TIMES * peak, lasts).run(scene, user, TOKENS).await;
+    let over = Offered::paced(lanes, TIMES * peak, lasts).run(scene, user, TOKENS).await;
     show("overload", &over, peak);
     let clear = |call: &Seen| call.end == End::Whole || matches!(call.end, End::Refused(429 | 503));
     assert!(over.seen.iter().all(clear), "calls end otherwise than well or with a clear refusal");
@@ -113,7 +115,7 @@ async fn ten_times_what_the_instances_can_take_leaves_them_at_their_peak_and_los
     let places = chute.instances.len() * chute.concurrency;
     let mut seen = Vec::new();
     let peak = peak(&scene, &user, &[places / 2, places], &mut seen).await;
-    let (over, after) = overload(&scene, &user, peak).await;
+    let (over, after) = overload(&scene, &user, peak, LANES).await;
     let (times, share) = (over.sent() / peak, over.goodput() / peak);
     assert!(
         times >= Size::asked().pick(0.3, 0.9) * TIMES,
@@ -141,16 +143,15 @@ async fn more_than_the_processors_can_take_is_mostly_served_and_loses_no_record(
     scene.behave(Engine::Vllm, &instant).await;
     let mut seen = Vec::new();
     let peak = peak(&scene, &user, &[4, 16, 64], &mut seen).await;
-    let (over, after) = overload(&scene, &user, peak).await;
+    let (over, after) = overload(&scene, &user, peak, Size::asked().pick(LANES, LANES_WAITING)).await;
     let (times, share) = (over.sent() / peak, over.goodput() / peak);
     let refused = over.times(|call| matches!(call.end, End::Refused(_))).len();
     screen::say(&format!(
-        "SHORTFALL while the processors are the limit: {times:.1} times the peak was asked for, not {TIMES}; {:.0} % of the \
-         peak ended well, not {:.0} %; {refused} calls were refused",
+        "where the driver shares the processors that are the limit it could ask for {times:.1} times the peak, not for \
+         {TIMES}; {:.0} % of the peak ended well, {refused} calls were refused",
         100.0 * share,
-        100.0 * GOOD
     ));
-    let least = Size::asked().pick(0.2, 0.5);
+    let least = Size::asked().pick(0.2, 0.8);
     assert!(share >= least, "{:.0} % of the peak", 100.0 * share);
     seen.extend([over.seen, after.seen].concat());
     sleep(Duration::from_secs(1)).await;
