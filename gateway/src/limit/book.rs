@@ -29,10 +29,10 @@ impl Book for Limits {
     fn ask(&self, subject: &Subject, waiting: u64, moment: Moment) -> Option<Ask> {
         match *subject {
             Subject::Rate(user, chute) => {
-                self.with_use(user, chute, |one| one.rate.ask(waiting, moment.with(one.allowance.per_minute())))
+                self.with_use(user, chute, |one| one.rate.ask(waiting, moment.with(one.caps.per_minute())))
             }
             Subject::AtOnce(user, chute) => {
-                self.with_use(user, chute, |one| one.at_once.ask(waiting, moment.with(one.allowance.at_once())))
+                self.with_use(user, chute, |one| one.at_once.ask(waiting, moment.with(one.caps.at_once())))
             }
             Subject::Quota(..) | Subject::Instance(_) => None,
         }
@@ -41,11 +41,11 @@ impl Book for Limits {
     fn answer(&self, subject: &Subject, asked: &Ask, answer: Option<&Answer>, moment: Moment) {
         match *subject {
             Subject::Rate(user, chute) => self.with_use(user, chute, |one| match answer {
-                Some(answer) => one.rate.answer(asked, answer, moment.with(one.allowance.per_minute())),
+                Some(answer) => one.rate.answer(asked, answer, moment.with(one.caps.per_minute())),
                 None => one.rate.unanswered(),
             }),
             Subject::AtOnce(user, chute) => self.with_use(user, chute, |one| match answer {
-                Some(answer) => one.at_once.answer(asked, answer, moment.with(one.allowance.at_once())),
+                Some(answer) => one.at_once.answer(asked, answer, moment.with(one.caps.at_once())),
                 None => one.at_once.unanswered(),
             }),
             Subject::Quota(..) | Subject::Instance(_) => None,
@@ -56,7 +56,7 @@ impl Book for Limits {
         let mut look = |user: UserId, chute: Option<ChuteId>, one: &mut Use| {
             survey.ready += one.rate.holding().free() + one.at_once.holding().free();
             survey.used += one.rate.used() + one.at_once.used();
-            let (per_minute, at_once) = (moment.with(one.allowance.per_minute()), moment.with(one.allowance.at_once()));
+            let (per_minute, at_once) = (moment.with(one.caps.per_minute()), moment.with(one.caps.at_once()));
             if one.rate.is_due(per_minute) || (all && !one.rate.is_idle(per_minute)) {
                 survey.due.push(Subject::Rate(user, chute));
             }
