@@ -222,6 +222,9 @@ impl<I: Instances> Calls<I> {
     /// Everything that comes before the first attempt, in its order.
     async fn admit(&self, request: Request, stamp: &mut Stamp, client: &mut impl Downstream) -> Result<Job, Turned> {
         let routes = self.directory.current().ok_or(Refusal::NotReady("the directory has not come yet"))?;
+        if !self.limits.are_known() {
+            return Err(Refusal::NotReady("no leases were taken from redis yet").into());
+        }
         let query = query::parameters(&request.query)?;
         let key = request.key()?;
         let funds = if key.is_some() { Funds::Later } else { Funds::Now };

@@ -101,7 +101,9 @@ impl Places {
                 },
                 Pick::AllOpen | Pick::None => return Err(Shortage::None),
                 Pick::AllBusy => {
-                    self.loads.limited(route.chute.id);
+                    if tried.is_empty() {
+                        self.loads.limited(route.chute.id);
+                    }
                     return Err(Shortage::Busy);
                 }
             };

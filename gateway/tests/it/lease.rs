@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::lease::{Desk, Instances, Leases, Loads};
-use gateway::limit::{Allowance, Limits, Quota};
+use gateway::limit::{Caps, Limits, Quota};
 use gateway::metrics::Metrics;
 use gateway::refusal::Refusal;
 use protocol::directory::Chute;
@@ -31,6 +31,7 @@ pub(crate) struct Sharer {
     pub(crate) instances: Arc<Instances>,
     pub(crate) loads: Arc<Loads>,
     pub(crate) metrics: Arc<Metrics>,
+    leases: Arc<Leases>,
     stop: watch::Sender<bool>,
     desk: JoinSet<()>,
 }
@@ -40,17 +41,17 @@ impl Sharer {
     pub(crate) async fn start(who: &Who, redis_url: &str, writer: WriterId) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let (leases, questions) = Leases::new(LIFETIME, Arc::clone(&metrics));
-        let limits = Arc::new(Limits::new(Allowance { per_minute: 1000, at_once: 1000 }, Arc::clone(&leases)));
+        let limits = Arc::new(Limits::new(Caps { per_minute: 1000, at_once: 1000 }, Arc::clone(&leases)));
         let quota = Arc::new(Quota::new(Arc::clone(&who.principals), Arc::clone(&leases), writer));
         let instances = Arc::new(Instances::new(Arc::clone(&leases)));
         let loads = Arc::new(Loads::default());
         let books = (Arc::clone(&limits), Arc::clone(&quota), Arc::clone(&instances));
         let client = redis::Client::open(redis_url).unwrap();
-        let serving = Desk::new(leases, questions, books, Arc::clone(&loads), client, writer);
+        let serving = Desk::new(Arc::clone(&leases), questions, books, Arc::clone(&loads), client, writer);
         let (stop, mut desk) = (watch::Sender::new(false), JoinSet::new());
         desk.spawn(serving.run(stop.subscribe()));
         desk.spawn(Arc::clone(&quota).recount_always());
-        let sharer = Self { limits, quota, instances, loads, metrics, stop, desk };
+        let sharer = Self { limits, quota, instances, loads, metrics, leases, stop, desk };
         sharer.shares().await;
         sharer
     }
