@@ -101,7 +101,7 @@ impl<I: Instances> Calls<I> {
             next = match successor {
                 Some(successor) => Ok(successor),
                 None if Instant::now() >= until => break Refusal::UpstreamTimeout,
-                None => self.places.another(&route, &attempts.tried()).await,
+                None => self.places.another(&route, &attempts.tried(), attempts.are_orphaned()).await,
             };
             if next.is_ok() {
                 self.metrics.instances.count_failover(verdict.reason);
@@ -169,7 +169,7 @@ impl<I: Instances> Calls<I> {
                 return Waited::TooLate(own <= until);
             }
             let tried = [attempts.tried(), vec![target.instance.id]].concat();
-            match self.places.another(&job.entry.route, &tried).await {
+            match self.places.another(&job.entry.route, &tried, false).await {
                 Ok(successor) => return Waited::Overtaken(successor),
                 // Nobody else takes the call: the longer this one may take.
                 Err(_) => deadline = (deadline + self.patience.attempt).min(until),
