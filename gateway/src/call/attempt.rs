@@ -240,6 +240,7 @@ impl<I: Instances> Calls<I> {
             Via::Key { id, .. } => Some(*id),
             Via::Session | Via::Hotkey(_) => None,
         };
+        let (quota, started_at) = (job.entry.quota.as_ref(), self.clock.now());
         Admission {
             call: job.stamp.call,
             invocation: InvocationId::random(),
@@ -253,9 +254,10 @@ impl<I: Instances> Calls<I> {
             instance: target.instance.id,
             miner_uid: target.instance.miner_uid,
             hotkey: target.instance.hotkey.clone(),
-            started_at: self.clock.now(),
+            started_at,
             multiplier: chute.multiplier,
-            bucket: job.entry.quota.as_ref().map(|quota| quota.bucket()),
+            bucket: quota.map(|quota| quota.bucket()),
+            bucket_day: quota.map(|quota| quota.day()).filter(|day| *day != started_at.date_naive()),
             kind: job.prepared.kind,
             estimate: job.prepared.prompt_estimate,
             mean_connections,
