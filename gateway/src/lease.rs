@@ -203,8 +203,6 @@ impl Subject {
 }
 
 #[cfg(test)]
-mod interleavings;
-#[cfg(test)]
 pub(crate) mod stand_in;
 #[cfg(test)]
 mod tests;
