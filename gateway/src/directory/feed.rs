@@ -33,17 +33,21 @@ enum NotTaken {
 impl Directory {
     /// Follows Redis for as long as it is polled.
     pub async fn follow(self: Arc<Self>) {
-        let mut last_refused = None;
+        let (mut last_refused, mut is_told) = (None, false);
         loop {
             let error = match self.connect().await {
                 Ok(connection) => {
+                    is_told = false;
                     self.metrics.redis.directory.set(1);
                     self.keep_looking(connection, &mut last_refused).await
                 }
                 Err(error) => error,
             };
             self.metrics.redis.directory.set(0);
-            tracing::warn!(error = format!("{error:#}"), "the directory is not followed, the last good one serves on");
+            // Once until it is followed again.
+            if !std::mem::replace(&mut is_told, true) {
+                tracing::warn!(error = format!("{error:#}"), "the directory is not followed, the last good one serves on");
+            }
             tokio::time::sleep(RETRY_AFTER).await;
         }
     }

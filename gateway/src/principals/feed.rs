@@ -31,14 +31,21 @@ pub(crate) fn client(url: &str) -> anyhow::Result<redis::Client> {
 impl Principals {
     /// Follows Redis for as long as it is polled.
     pub async fn follow(self: Arc<Self>) {
+        let mut is_told = false;
         loop {
             let error = match self.connect().await {
-                Ok(connection) => self.keep_proving(connection).await,
+                Ok(connection) => {
+                    is_told = false;
+                    self.keep_proving(connection).await
+                }
                 Err(error) => error,
             };
             self.connection.store(None);
             self.metrics.redis.principals.set(0);
-            tracing::warn!(error = format!("{error:#}"), "principals are not followed");
+            // Once until they are followed again.
+            if !std::mem::replace(&mut is_told, true) {
+                tracing::warn!(error = format!("{error:#}"), "principals are not followed");
+            }
             tokio::time::sleep(RETRY_AFTER).await;
         }
     }
