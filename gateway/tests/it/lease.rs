@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::lease::{Desk, Instances, Leases, Loads};
-use gateway::limit::{Allowance, Limits, Quota};
+use gateway::limit::{Caps, Limits, Quota};
 use gateway::metrics::Metrics;
 use gateway::refusal::Refusal;
 use protocol::directory::Chute;
@@ -40,7 +40,7 @@ impl Sharer {
     pub(crate) async fn start(who: &Who, redis_url: &str, writer: WriterId) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let (leases, questions) = Leases::new(LIFETIME, Arc::clone(&metrics));
-        let limits = Arc::new(Limits::new(Allowance { per_minute: 1000, at_once: 1000 }, Arc::clone(&leases)));
+        let limits = Arc::new(Limits::new(Caps { per_minute: 1000, at_once: 1000 }, Arc::clone(&leases)));
         let quota = Arc::new(Quota::new(Arc::clone(&who.principals), Arc::clone(&leases), writer));
         let instances = Arc::new(Instances::new(Arc::clone(&leases)));
         let loads = Arc::new(Loads::default());
