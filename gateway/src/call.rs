@@ -214,7 +214,7 @@ impl<I: Instances> Calls<I> {
         };
         let mut fields = stamp.fields();
         fields.push(content_type("application/json"));
-        self.metrics.requests.count_relayed(StatusCode::OK);
+        self.metrics.requests.model_lists.inc();
         // A client that is gone needs no list.
         let _ = whole(client, StatusCode::OK, fields, routes.model_list()).await;
     }
