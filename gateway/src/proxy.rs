@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::TRANSFER_ENCODING;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::ServerSession;
@@ -104,14 +104,13 @@ impl Proxy {
             return self.calls.metrics.calls.count_refused(arrived.elapsed());
         }
         let request = session.req_header();
-        let announced = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let request = Request {
             room,
             method: request.method.clone(),
             path: merge_slashes(request.uri.path()).into_owned(),
             query: request.uri.query().unwrap_or_default().to_owned(),
             headers: request.headers.clone(),
-            announced,
+            announced: framing::length(&request.headers),
             arrived,
         };
         self.calls.serve(request, &mut Client::new(session, self.client_silence)).await;
