@@ -251,7 +251,7 @@ impl<I: Instances> Calls<I> {
             }
             Room::Facade(template) => {
                 let body = Body::read(Some(*template), &raw.bytes, thinking)?.translated(form)?;
-                let model = body.model().ok_or(Refusal::UnknownChute)?;
+                let model = body.model().ok_or_else(|| Refusal::BadRequest("model is required".into()))?;
                 let route = routes.by_name(*template, model, caller.user.id);
                 let unknown = Refusal::UnknownModel(model.to_owned());
                 (self.enter(&caller, route, unknown, stamp, funds).await?, body)
