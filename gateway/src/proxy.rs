@@ -165,6 +165,8 @@ impl ProxyHttp for Proxy {
             Ok(Way::Service(service)) => match self.forward(service, session) {
                 Ok((forwarded, held)) => {
                     session.set_close_on_response_before_downstream_finish(true);
+                    // A client that has ended its side behind its request may still read the answer.
+                    session.set_abort_on_close(forwarded.lives_on());
                     session.set_read_timeout((!forwarded.lives_on()).then_some(self.client_silence));
                     if forwarded.lives_on() {
                         visit.running = None;
