@@ -1,6 +1,9 @@
 //! What is counted of the answers that clients get: each once, with whose fault it is.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc};
 
 use crate::client::{Raw, ask, chat, content, request};
 use crate::instance::{Act, Scripted};
@@ -30,15 +33,34 @@ async fn a_stream_is_counted_once_by_how_it_ended() {
         (Act::Stream(vec![one(), DONE.into()]), SERVED),
         (Act::Die(vec![one()]), r#"{blame="instance",code="exhausted",status="2xx"}"#),
         (Act::Stall(vec![one()]), r#"{blame="instance",code="upstream_timeout",status="2xx"}"#),
-        (Act::Stream(vec![one(), error(500)]), r#"{blame="instance",code="exhausted",status="2xx"}"#),
-        (Act::Stream(vec![one(), error(429)]), r#"{blame="platform",code="at_capacity",status="2xx"}"#),
-        (Act::Stream(vec![one(), error(400)]), r#"{blame="client",code="bad_request",status="2xx"}"#),
     ];
     for (act, labels) in table {
         let instance = Scripted::start([act]).await;
         let settings = vec!["--idle=1".to_owned()];
         let platform = Platform::start(&[&instance], Wishes { settings, ..Wishes::default() }).await;
         assert_eq!(ask(&platform, "POST", "llm", CHAT, &chat(true)).await.status, 200);
+        assert_eq!(counted(&platform).await, BTreeMap::from([(labels.to_owned(), 1)]));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_goes_on_with_an_error_is_counted_by_what_it_says() {
+    for (code, labels) in [
+        (500, r#"{blame="instance",code="exhausted",status="2xx"}"#),
+        (429, r#"{blame="platform",code="at_capacity",status="2xx"}"#),
+        (400, r#"{blame="client",code="bad_request",status="2xx"}"#),
+    ] {
+        let (pieces, receiver) = mpsc::channel(1);
+        let instance = Scripted::start([Act::Fed(Arc::new(Mutex::new(receiver)))]).await;
+        let platform = Platform::start(&[&instance], Wishes::default()).await;
+        let mut raw = Raw::connect(&platform).await;
+        raw.send(&request(&platform, "POST", "llm", CHAT, &chat(true))).await;
+        pieces.send(content("one")).await.unwrap();
+        // What comes with the first piece is no answer at all.
+        raw.read_until("one").await;
+        pieces.send(error(code)).await.unwrap();
+        drop(pieces);
+        assert!(raw.answer().await.complete);
         assert_eq!(counted(&platform).await, BTreeMap::from([(labels.to_owned(), 1)]));
     }
 }
