@@ -8,4 +8,3 @@ select * from unnest(
     $9::uuid[], $10::uuid[], $11::integer[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::text[],
     $16::double precision[], $17::jsonb[], $18::text[], $19::boolean[], $20::timestamptz[], $21::bytea[]
 )
-on conflict (invocation_id, started_at) do nothing

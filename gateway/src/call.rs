@@ -219,9 +219,16 @@ impl<I: Instances> Calls<I> {
         let _ = whole(client, StatusCode::OK, fields, routes.model_list()).await;
     }
 
+    /// By what calls are routed, once any may be let in.
+    fn routes(&self) -> Result<Arc<Routes>, Refusal> {
+        let routes = self.directory.current().ok_or(Refusal::NotReady("the directory has not come yet"))?;
+        let may_enter = self.limits.are_known();
+        may_enter.then_some(routes).ok_or(Refusal::NotReady("no leases were taken from redis yet"))
+    }
+
     /// Everything that comes before the first attempt, in its order.
     async fn admit(&self, request: Request, stamp: &mut Stamp, client: &mut impl Downstream) -> Result<Job, Turned> {
-        let routes = self.directory.current().ok_or(Refusal::NotReady("the directory has not come yet"))?;
+        let routes = self.routes()?;
         let query = query::parameters(&request.query)?;
         let key = request.key()?;
         let funds = if key.is_some() { Funds::Later } else { Funds::Now };

@@ -119,6 +119,12 @@ impl Leases {
         Patience { leases: self, until: None, rounds: 0 }
     }
 
+    /// Whether it is known how many gateways share the limits.
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        self.link.is_known()
+    }
+
     /// Asks for a limit in the background; whether that could be done.
     #[must_use]
     pub fn nudge(&self, subject: Subject) -> bool {
@@ -196,8 +202,6 @@ impl Subject {
     }
 }
 
-#[cfg(test)]
-mod interleavings;
 #[cfg(test)]
 pub(crate) mod stand_in;
 #[cfg(test)]

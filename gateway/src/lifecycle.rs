@@ -215,13 +215,18 @@ impl Drop for Running {
 #[async_trait]
 impl BackgroundService for Duty {
     async fn start(&self, _server: ShutdownWatch) {
-        let running = self.lifecycle.duties.enter();
-        let stop = self.lifecycle.duties.stop.subscribe();
-        (self.task)(stop.clone()).await;
-        drop(running);
-        if !*stop.borrow() {
-            error!(duty = self.name, "a duty ended although nobody told it to");
-            self.lifecycle.end.send_if_modified(|end| {
+        let _running = self.lifecycle.duties.enter();
+        let _ending = Ending(self);
+        (self.task)(self.lifecycle.duties.stop.subscribe()).await;
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let Duty { name, lifecycle, .. } = self.0;
+        if !*lifecycle.duties.stop.borrow() {
+            error!(duty = name, "a duty ended although nobody told it to");
+            lifecycle.end.send_if_modified(|end| {
                 let first = end.is_none();
                 end.get_or_insert(Cause::Broken);
                 first
@@ -229,6 +234,9 @@ impl BackgroundService for Duty {
         }
     }
 }
+
+/// Dropped when a duty ends, also when it panics.
+struct Ending<'a>(&'a Duty);
 
 /// The two signals that ask the program to stop.
 struct Signals {
@@ -261,5 +269,33 @@ impl ShutdownSignalWatch for Stop {
         }
         self.0.finish(&mut signals).await;
         ShutdownSignal::GracefulTerminate
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience { drain: Duration::ZERO, replaced: Duration::ZERO, linger: Duration::ZERO };
+
+    /// Whether the program is broken once this duty is over.
+    async fn is_broken_after<R>(duty: impl Fn(ShutdownWatch) -> R + Send + Sync + 'static, told: bool) -> bool
+    where
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let lifecycle = Lifecycle::new(PATIENCE);
+        lifecycle.duties.stop.send_replace(told);
+        let service = lifecycle.duty("duty", duty);
+        let (_stop, watched) = watch::channel(false);
+        let ended = std::panic::AssertUnwindSafe(service.task().start(watched)).catch_unwind().await;
+        assert!(ended.is_ok() || !told);
+        lifecycle.is_broken()
+    }
+
+    #[tokio::test]
+    async fn a_duty_that_ends_or_panics_before_it_is_told_to_ends_the_program() {
+        assert!(is_broken_after(async |_| {}, false).await);
+        assert!(is_broken_after(async |_| panic!("a defect"), false).await);
+        assert!(!is_broken_after(async |_| {}, true).await);
     }
 }

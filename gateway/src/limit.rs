@@ -94,6 +94,12 @@ impl Limits {
         Self { default, leases, users: DashMap::default() }
     }
 
+    /// Whether it is known how many gateways share them; until then no call may be let in.
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        self.leases.are_known()
+    }
+
     /// Lets a call in, or says whose limit it is at.
     ///
     /// A chute without limits of its own allows each user what the user has anyway.

@@ -7,6 +7,9 @@
 //! * retries beyond a tenth of their own chute's calls ≤ the floor, over all chutes: so much of what the other chutes'
 //!   calls have earned can one chute's trouble use up, and no more.
 //!
+//! Beside these, calls that were under way when the connection to their first instance broke may go on: of each chute as
+//! many in ten seconds as one instance takes at once, so that an instance that dies costs no call, however few there are.
+//!
 //! Calls earn retries before they are spent, so a span that begins in a burst of failures can hold more retries than a
 //! tenth of its own calls: those that the ten seconds before it have earned.
 
@@ -54,6 +57,7 @@ struct Window {
 struct Slot {
     calls: u32,
     retries: u32,
+    orphans: u32,
 }
 
 impl Spent {
@@ -80,11 +84,22 @@ impl Budget {
         self.chutes.entry(chute).or_default().slot(now).calls += 1;
     }
 
-    /// Takes a retry of a call of this chute.
+    /// Takes a retry of a call of this chute, of which so many are orphans in ten seconds if it is one.
     ///
     /// # Errors
     /// When there is none left: the call has to end.
-    pub fn retry(&mut self, chute: ChuteId, now: Duration) -> Result<(), Spent> {
+    pub fn retry(&mut self, chute: ChuteId, orphans: Option<u32>, now: Duration) -> Result<(), Spent> {
+        self.retry_of_any(chute, now).or_else(|spent| {
+            let own = self.chutes.entry(chute).or_default();
+            if own.orphans(now) >= orphans.unwrap_or(0) {
+                return Err(spent);
+            }
+            own.slot(now).orphans += 1;
+            Ok(())
+        })
+    }
+
+    fn retry_of_any(&mut self, chute: ChuteId, now: Duration) -> Result<(), Spent> {
         let own = self.chutes.entry(chute).or_default();
         let (calls, retries) = own.sums(now);
         let earned = retries < calls / CALLS_PER_RETRY;
@@ -137,6 +152,12 @@ impl Window {
             (calls.saturating_add(slot.calls), retries.saturating_add(slot.retries))
         });
         (calls - oldest.calls, retries)
+    }
+
+    /// Orphans that may be of the span that ends now.
+    fn orphans(&mut self, now: Duration) -> u32 {
+        self.slot(now);
+        self.slots.iter().map(|slot| slot.orphans).sum()
     }
 }
 

@@ -44,6 +44,7 @@ fn record(scene: &Scene, user: UserId, number: u64, started_at: chrono::DateTime
         started_at,
         multiplier: 1.0,
         bucket: None,
+        bucket_day: None,
         kind: Kind::Stream,
         estimate: 12,
         mean_connections: 1.5,

@@ -39,21 +39,26 @@ impl Decisions {
         Self(sums)
     }
 
-    /// The part of the decisions since then that needed no question to Redis, by limit; of none it is no number.
-    async fn without_a_round_trip_since(self, scene: &Scene, which: &str) -> [f64; 3] {
-        let Self(now) = Self::read(scene).await;
-        [0, 1, 2].map(|limit| {
-            let [local, asked] = [0, 1].map(|way| now[limit][way] - self.0[limit][way]);
-            let part = local as f64 / (local + asked) as f64;
-            if part.is_finite() {
-                let (limit, percent) = (LIMITS[limit], part * 100.0);
-                screen::say(&format!(
-                    "{which}, limit {limit}: {local} decisions without a round trip, {asked} with one: {percent:.2} % without"
-                ));
-            }
-            part
-        })
+    /// The decisions since then.
+    async fn since(self, scene: &Scene, which: &str) -> Self {
+        let mut since = Self::read(scene).await;
+        for (limit, (now, before)) in since.0.iter_mut().zip(self.0).enumerate() {
+            now.iter_mut().zip(before).for_each(|(now, before)| *now -= before);
+            let [local, asked] = *now;
+            screen::say(&format!(
+                "{which}, limit {}: {local} decisions without a round trip, {asked} with one",
+                LIMITS[limit]
+            ));
+        }
+        screen::say(&format!("{which}: {:.2} % of all decisions without a round trip", 100.0 * part(&since.0)));
+        since
     }
+}
+
+/// The part of such decisions that needed no question to Redis.
+fn part(by_way: &[[u64; 2]]) -> f64 {
+    let [local, asked] = [0, 1].map(|way| by_way.iter().map(|by_way| by_way[way]).sum::<u64>());
+    local as f64 / (local + asked) as f64
 }
 
 /// A platform whose gateways know each other and share.

@@ -180,9 +180,10 @@ impl Callers {
         Self { stop, running }
     }
 
-    async fn stop(self) -> Vec<Seen> {
+    /// The calls of each.
+    async fn stop(self) -> Vec<Vec<Seen>> {
         self.stop.send_replace(true);
-        self.running.join_all().await.concat()
+        self.running.join_all().await
     }
 }
 
@@ -281,6 +282,11 @@ async fn an_upgrade_and_changed_certificates_under_load_fail_no_call_and_cut_no_
     assert!(streams.running.try_join_next().is_none(), "all streams ran during the upgrade");
 
     let short = callers.stop().await;
+    let meanwhile = |call: &Seen| (begun..taken_over).contains(&call.started);
+    let during = short.iter().filter(|calls| calls.iter().any(meanwhile)).count();
+    screen::say(&format!("{during} of {} callers called while the next process took over", short.len()));
+    assert!(during >= Size::asked().pick(1, short.len()), "too few calls during the upgrade");
+    let short = short.concat();
     let long = streams.running.join_all().await;
     let took = until_ended(&mut old).await;
     screen::say(&format!("the old process ended {took:.1?} after its last stream"));

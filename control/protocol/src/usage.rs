@@ -1,6 +1,6 @@
 //! The record of one attempt, as it travels from a gateway's log to Postgres.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -42,6 +42,9 @@ pub struct Admission {
     pub multiplier: f64,
     /// The allowance it counts against if it returns a chunk; none for free accounts.
     pub bucket: Option<Bucket>,
+    /// The day of that allowance, where it is not the one on which the attempt began: its call was let in before midnight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket_day: Option<NaiveDate>,
     /// What kind of numbers it has.
     pub kind: Kind,
     /// Estimated prompt tokens: ⌈UTF-8 bytes of the prompt text / 4⌉; 0 where there is no prompt.

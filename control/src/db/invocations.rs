@@ -54,13 +54,16 @@ pub async fn hashes(db: impl PgExecutor<'_>, keys: &[AttemptKey]) -> sqlx::Resul
     Ok(rows.into_iter().map(|row| ((InvocationId(row.invocation_id), row.started_at), row.content_hash)).collect())
 }
 
-/// Writes attempts and says how many of them are new.
+/// Writes attempts that were not found in the table; false if one of them is there all the same, after which the
+/// transaction can only be undone.
+///
+/// To let conflicts pass would make every row cost Postgres half as much again: it writes each tentatively then.
 ///
 /// # Errors
 /// When Postgres is away or refuses a value.
-pub async fn insert(db: impl PgExecutor<'_>, rows: &[NewInvocation<'_>]) -> sqlx::Result<u64> {
+pub async fn insert(db: impl PgExecutor<'_>, rows: &[NewInvocation<'_>]) -> sqlx::Result<bool> {
     if rows.is_empty() {
-        return Ok(0);
+        return Ok(true);
     }
     let inserted = sqlx::query_file!(
         "queries/insert_invocations.sql",
@@ -87,8 +90,13 @@ pub async fn insert(db: impl PgExecutor<'_>, rows: &[NewInvocation<'_>]) -> sqlx
         &column(rows, |row| row.content_hash.as_slice()) as &[&[u8]],
     )
     .execute(db)
-    .await?;
-    Ok(inserted.rows_affected())
+    .await;
+    match inserted {
+        Ok(_) => Ok(true),
+        // The key of attempts is all that is unique in this table.
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The rows of one hour's file, in the order of the file; read as they are consumed.

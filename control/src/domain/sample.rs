@@ -33,6 +33,7 @@ pub(crate) fn record(kind: Kind, end: f64, facts: Facts) -> Record {
             started_at: at(end - facts.tt),
             multiplier: 1.5,
             bucket: Some(Bucket::Default),
+            bucket_day: None,
             kind,
             estimate: 11,
             mean_connections: 0.25,

@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use protocol::ids::UserId;
 use protocol::principal::Bucket;
-use protocol::usage::{Outcome, Record};
+use protocol::usage::{Admission, Outcome, Record};
 
 /// Why an attempt is not paid, the row's `error_message`; none for one that is.
 ///
@@ -20,11 +20,12 @@ pub fn unpaid_reason(record: &Record) -> Option<String> {
     Some(record.error.clone().filter(|error| !error.is_empty()).unwrap_or_else(|| default.to_owned()))
 }
 
-/// The allowance an attempt uses up: that of the day it was admitted on, if it is paid and its user has one.
+/// The allowance an attempt uses up: that of the day on which its call was let in, if it is paid and its user has one.
 #[must_use]
 pub fn allowance(record: &Record) -> Option<(UserId, NaiveDate, Bucket)> {
     let bucket = record.admission.bucket.filter(|_| unpaid_reason(record).is_none())?;
-    Some((record.admission.user, record.admission.started_at.date_naive(), bucket))
+    let Admission { user, bucket_day, started_at, .. } = &record.admission;
+    Some((*user, bucket_day.unwrap_or(started_at.date_naive()), bucket))
 }
 
 #[cfg(test)]

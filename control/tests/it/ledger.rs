@@ -127,6 +127,7 @@ pub(crate) fn attempt(number: u128, completed_at: DateTime<Utc>) -> Record {
             started_at: completed_at - TimeDelta::seconds(1),
             multiplier: 1.5,
             bucket: Some(Bucket::Default),
+            bucket_day: None,
             kind: Kind::Stream,
             estimate: 11,
             mean_connections: 0.25,

@@ -101,7 +101,7 @@ impl<I: Instances> Calls<I> {
             next = match successor {
                 Some(successor) => Ok(successor),
                 None if Instant::now() >= until => break Refusal::UpstreamTimeout,
-                None => self.places.another(&route, &attempts.tried()).await,
+                None => self.places.another(&route, &attempts.tried(), attempts.are_orphaned()).await,
             };
             if next.is_ok() {
                 self.metrics.instances.count_failover(verdict.reason);
@@ -169,7 +169,7 @@ impl<I: Instances> Calls<I> {
                 return Waited::TooLate(own <= until);
             }
             let tried = [attempts.tried(), vec![target.instance.id]].concat();
-            match self.places.another(&job.entry.route, &tried).await {
+            match self.places.another(&job.entry.route, &tried, false).await {
                 Ok(successor) => return Waited::Overtaken(successor),
                 // Nobody else takes the call: the longer this one may take.
                 Err(_) => deadline = (deadline + self.patience.attempt).min(until),
@@ -240,6 +240,7 @@ impl<I: Instances> Calls<I> {
             Via::Key { id, .. } => Some(*id),
             Via::Session | Via::Hotkey(_) => None,
         };
+        let (quota, started_at) = (job.entry.quota.as_ref(), self.clock.now());
         Admission {
             call: job.stamp.call,
             invocation: InvocationId::random(),
@@ -253,9 +254,10 @@ impl<I: Instances> Calls<I> {
             instance: target.instance.id,
             miner_uid: target.instance.miner_uid,
             hotkey: target.instance.hotkey.clone(),
-            started_at: self.clock.now(),
+            started_at,
             multiplier: chute.multiplier,
-            bucket: job.entry.quota.as_ref().map(|quota| quota.bucket()),
+            bucket: quota.map(|quota| quota.bucket()),
+            bucket_day: quota.map(|quota| quota.day()).filter(|day| *day != started_at.date_naive()),
             kind: job.prepared.kind,
             estimate: job.prepared.prompt_estimate,
             mean_connections,

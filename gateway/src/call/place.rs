@@ -54,13 +54,20 @@ impl Places {
         self.take(route, &[]).await
     }
 
-    /// Takes a place for another attempt, on an instance that was not tried yet.
+    /// Takes a place for another attempt, on an instance that was not tried yet; an orphan was under way when the
+    /// connection to its first instance broke.
     ///
     /// # Errors
     /// When there is none to take, or too many attempts were repeated of late.
-    pub async fn another(&self, route: &ChuteRoute, tried: &[InstanceId]) -> Result<Place<'_>, Shortage> {
+    pub async fn another(
+        &self,
+        route: &ChuteRoute,
+        tried: &[InstanceId],
+        is_orphan: bool,
+    ) -> Result<Place<'_>, Shortage> {
         let place = self.take(route, tried).await?;
-        let granted = self.budget().retry(route.chute.id, self.now());
+        let orphans = is_orphan.then_some(route.chute.concurrency);
+        let granted = self.budget().retry(route.chute.id, orphans, self.now());
         granted.map(|()| place).map_err(|spent| {
             self.metrics.instances.retries_refused.with_label_values(&[spent.as_str()]).inc();
             Shortage::Spent
@@ -101,7 +108,9 @@ impl Places {
                 },
                 Pick::AllOpen | Pick::None => return Err(Shortage::None),
                 Pick::AllBusy => {
-                    self.loads.limited(route.chute.id);
+                    if tried.is_empty() {
+                        self.loads.limited(route.chute.id);
+                    }
                     return Err(Shortage::Busy);
                 }
             };

@@ -36,7 +36,7 @@ impl<I: Instances> Calls<I> {
         fields.push(content_type(kind));
         fields.push((CACHE_CONTROL, HeaderValue::from_static("no-cache")));
         let head = Head { status: StatusCode::OK, fields, length: None };
-        let pulse = self.patience.keepalive.filter(|_| job.cord.stream && kind == EVENTS);
+        let pulse = self.patience.keepalive.filter(|_| job.cord.stream && is_events(kind));
         Line::new(client, head, pulse)
     }
 
@@ -181,9 +181,14 @@ impl<I: Instances> Calls<I> {
 
 /// Tells the client that the rest will not come: in the stream's own words where it has words, else by a cut.
 async fn break_off(line: &mut Line<'_, impl Downstream>, kind: &str, refusal: &Refusal) {
-    if kind != EVENTS || line.break_off(refusal).await.is_err() {
+    if !is_events(kind) || line.break_off(refusal).await.is_err() {
         line.client.cut().await;
     }
+}
+
+/// Whether it is an event stream, whatever its parameters say.
+fn is_events(kind: &str) -> bool {
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(EVENTS))
 }
 
 /// What a stream of a cord is: instances do not say it.

@@ -286,6 +286,12 @@ impl Attempts {
         self.failed.iter().map(|(instance, _)| *instance).collect()
     }
 
+    /// Whether the call lost its first instance in the middle of it, and has tried no other.
+    #[must_use]
+    pub fn are_orphaned(&self) -> bool {
+        matches!(self.failed[..], [(_, Reason::ConnectionClosed)])
+    }
+
     /// Whether another attempt may follow the one under way.
     #[must_use]
     pub fn may_go_on(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The duty that speaks with Redis for all leases: beats, questions, loads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,8 +46,13 @@ struct Shift<'a> {
     heard: &'a mut Option<Duration>,
     /// For how long Redis had been settling or settled then.
     age: &'a mut Duration,
-    /// Whether everything held was asked for on this connection: questions may have been lost with the one before.
-    has_asked: bool,
+    /// Whether Redis gave out slots when it was last heard.
+    is_settled: bool,
+    /// Limits to ask about when nothing is more urgent.
+    due: VecDeque<Subject>,
+    /// Whether everything held was asked for on this connection, or is due: questions may have been lost with the one
+    /// before.
+    is_surveyed: bool,
 }
 
 /// Limits to ask about, with the number of calls that wait for each.
@@ -77,7 +82,16 @@ impl Desk {
             let serving = async {
                 let store = Store::connect(&self.client, self.gateway).await?;
                 let (sequence, heard, age) = (&mut sequence, &mut heard, &mut age);
-                let mut shift = Shift { desk: &self, store, sequence, heard, age, has_asked: false };
+                let mut shift = Shift {
+                    desk: &self,
+                    store,
+                    sequence,
+                    heard,
+                    age,
+                    is_settled: false,
+                    due: VecDeque::new(),
+                    is_surveyed: false,
+                };
                 shift.serve(&mut questions, &mut stop).await
             };
             match serving.await {
@@ -136,17 +150,22 @@ impl Shift<'_> {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut waiting = Vec::new();
         loop {
+            // However much is due, a beat waits for a few questions at most.
             tokio::select! {
                 biased;
                 () = told(stop) => return self.close().await,
                 _ = beat.tick() => self.beat().await?,
                 // The sender lives as long as the desk does.
-                _ = questions.0.recv_many(&mut waiting, BATCH) => self.answer(waiting.drain(..)).await?,
+                _ = questions.0.recv_many(&mut waiting, BATCH) => {
+                    self.answer(waiting.drain(..)).await?;
+                    self.ask_due().await?;
+                }
+                () = std::future::ready(()), if !self.due.is_empty() => self.ask_due().await?,
             }
         }
     }
 
-    /// Says that we are there, claims what must be claimed again, asks what is due, and exchanges loads.
+    /// Says that we are there, looks what is due, and exchanges loads.
     async fn beat(&mut self) -> anyhow::Result<()> {
         let leases = &self.desk.leases;
         let sent = leases.since.elapsed();
@@ -165,14 +184,15 @@ impl Shift<'_> {
             leases.link.settle(false);
             tracing::info!(gateways = alive.len(), settled = age >= SETTLE, "leases are renewed");
         }
-        if doubtful || !self.has_asked {
-            self.ask_all(self.desk.survey(true, leases.moment())).await?;
-            self.has_asked = true;
+        if doubtful || !self.is_surveyed {
+            self.due = self.desk.survey(true, leases.moment()).into();
+            self.is_surveyed = true;
+        } else if self.due.is_empty() {
+            self.due = self.desk.survey(false, leases.moment()).into();
         }
-        (*self.heard, *self.age) = (Some(sent), age);
-        leases.link.settle(age >= SETTLE);
+        (*self.heard, *self.age, self.is_settled) = (Some(sent), age, age >= SETTLE);
+        self.settle_if_asked();
         self.desk.publish_state();
-        self.ask_all(self.desk.survey(false, leases.moment())).await?;
         let others: Vec<WriterId> = alive.into_iter().filter(|gateway| *gateway != self.desk.gateway).collect();
         let loads = self.store.exchange(&self.desk.loads.tell(), &others).await?;
         self.desk.loads.hear(&loads);
@@ -200,12 +220,23 @@ impl Shift<'_> {
         Ok(())
     }
 
-    async fn ask_all(&mut self, subjects: Vec<Subject>) -> anyhow::Result<()> {
-        let batch: Vec<(Subject, u64)> = subjects.into_iter().map(|subject| (subject, 0)).collect();
-        for part in batch.chunks(BATCH) {
-            self.ask(part).await?;
+    /// Asks some of what is due.
+    async fn ask_due(&mut self) -> anyhow::Result<()> {
+        if self.due.is_empty() {
+            return Ok(());
         }
+        let some = self.due.len().min(BATCH);
+        let batch: Vec<(Subject, u64)> = self.due.drain(..some).map(|subject| (subject, 0)).collect();
+        self.ask(&batch).await?;
+        self.settle_if_asked();
         Ok(())
+    }
+
+    /// Slots are given out here once everything held is claimed in a Redis that gives them out.
+    fn settle_if_asked(&self) {
+        if self.due.is_empty() {
+            self.desk.leases.link.settle(self.is_settled);
+        }
     }
 
     async fn ask(&mut self, batch: &[(Subject, u64)]) -> anyhow::Result<()> {
@@ -232,6 +263,7 @@ impl Shift<'_> {
         }
         let (settled, _) = answered?;
         if !settled {
+            self.is_settled = false;
             leases.link.settle(false);
         }
         Ok(())
@@ -241,8 +273,11 @@ impl Shift<'_> {
         for (_, book) in self.desk.books() {
             book.close();
         }
-        let all = self.desk.survey(true, self.desk.leases.moment());
-        self.ask_all(all).await.context("giving back slots")
+        self.due = self.desk.survey(true, self.desk.leases.moment()).into();
+        while !self.due.is_empty() {
+            self.ask_due().await.context("giving back slots")?;
+        }
+        Ok(())
     }
 }
 

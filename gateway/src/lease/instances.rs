@@ -145,4 +145,6 @@ fn terms(concurrency: u32) -> Terms {
 }
 
 #[cfg(test)]
+mod interleavings;
+#[cfg(test)]
 mod tests;

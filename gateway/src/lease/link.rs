@@ -43,6 +43,11 @@ impl Link {
         if self.settled.load(Ordering::Acquire) && self.is_fresh(now) { Redis::There } else { Redis::Away }
     }
 
+    /// Whether Redis was ever heard: before, nobody knows how many share the limits.
+    pub(super) fn is_known(&self) -> bool {
+        self.heard.load(Ordering::Acquire) > 0
+    }
+
     /// Gateways alive when Redis was last heard.
     pub(super) fn gateways(&self) -> u32 {
         self.gateways.load(Ordering::Relaxed)
@@ -88,11 +93,13 @@ mod tests {
     #[test]
     fn a_lease_holds_for_its_lifetime_from_the_sending_of_the_last_beat() {
         let link = Link::new(LIFETIME);
+        assert!(!link.is_known());
         let sent = Duration::from_secs(7);
         assert_eq!(link.redis(sent), Redis::Away);
         link.hear(sent, 4);
         assert_eq!((link.redis(sent), link.gateways()), (Redis::Away, 4));
         assert!(link.is_settling(sent));
+        assert!(link.is_known());
         link.settle(true);
         assert_eq!(link.redis(sent + LIFETIME - Duration::from_millis(1)), Redis::There);
         assert_eq!(link.redis(sent + LIFETIME), Redis::Away);

@@ -266,6 +266,12 @@ impl QuotaHold {
         self.key.bucket
     }
 
+    /// The day of the allowance.
+    #[must_use]
+    pub fn day(&self) -> NaiveDate {
+        self.key.day
+    }
+
     /// Turns the place into a used one: the call was delivered, and this is its place in our record log.
     pub fn counted(mut self, sequence: u64) {
         self.delivered = Some(sequence);

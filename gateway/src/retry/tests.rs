@@ -22,16 +22,16 @@ fn calls(budget: &mut Budget, chute: ChuteId, count: u32, now: Duration) {
 
 /// Retries that are given of many that are asked for.
 fn given(budget: &mut Budget, chute: ChuteId, now: Duration) -> usize {
-    (0..10_000).take_while(|_| budget.retry(chute, now).is_ok()).count()
+    (0..10_000).take_while(|_| budget.retry(chute, None, now).is_ok()).count()
 }
 
 #[test]
 fn without_many_calls_a_chute_has_half_the_floor_and_all_of_them_the_floor() {
     let mut budget = Budget::new(FLOOR);
     assert_eq!(given(&mut budget, chute(1), millis(0)), 5);
-    assert_eq!(budget.retry(chute(1), millis(0)), Err(Spent::Chute));
+    assert_eq!(budget.retry(chute(1), None, millis(0)), Err(Spent::Chute));
     assert_eq!(given(&mut budget, chute(2), millis(0)), 5);
-    assert_eq!(budget.retry(chute(3), millis(0)), Err(Spent::Gateway));
+    assert_eq!(budget.retry(chute(3), None, millis(0)), Err(Spent::Gateway));
     assert_eq!(given(&mut budget, chute(3), millis(10_250)), 5);
 }
 
@@ -40,6 +40,20 @@ fn a_floor_of_nothing_gives_nothing_that_calls_have_not_earned() {
     let mut budget = Budget::new(0);
     calls(&mut budget, chute(1), 19, millis(0));
     assert_eq!(given(&mut budget, chute(1), millis(0)), 1);
+}
+
+#[test]
+fn the_calls_of_an_instance_that_dies_go_on_beside_the_budget() {
+    let mut budget = Budget::new(0);
+    calls(&mut budget, chute(1), 8, millis(0));
+    let orphans = |budget: &mut Budget, of: u128, at: u64| {
+        (0..100).take_while(|_| budget.retry(chute(of), Some(8), millis(at)).is_ok()).count()
+    };
+    assert_eq!(orphans(&mut budget, 1, 0), 8);
+    assert_eq!(budget.retry(chute(1), Some(8), millis(9_700)), Err(Spent::Chute));
+    assert_eq!((orphans(&mut budget, 2, 0), orphans(&mut budget, 1, 10_250)), (8, 8));
+    calls(&mut budget, chute(1), 10, millis(10_250));
+    assert_eq!(given(&mut budget, chute(1), millis(10_250)), 1, "orphans take nothing of what calls earn");
 }
 
 #[test]
@@ -88,7 +102,7 @@ fn in_any_ten_seconds_of_a_steady_load_a_tenth_is_retried_at_most() {
     for number in 0..6000 {
         let now = millis(number * 10);
         budget.call(chute(1), now);
-        while budget.retry(chute(1), now).is_ok() {
+        while budget.retry(chute(1), None, now).is_ok() {
             retries.push(now);
         }
     }
@@ -140,7 +154,7 @@ proptest! {
                 if is_call {
                     budget.call(chute, now);
                     calls.push((now, chute));
-                } else if budget.retry(chute, now).is_ok() {
+                } else if budget.retry(chute, None, now).is_ok() {
                     retries.push((now, chute));
                 }
             }

@@ -168,12 +168,14 @@ impl Parts {
 
     /// What is missing to serve calls, at the moment of asking.
     pub(super) fn missing(&self) -> impl Fn() -> Option<&'static str> + Clone + Send + Sync + 'static {
-        let (directory, metrics) = (self.directory.clone(), self.metrics.clone());
+        let (directory, limits, metrics) = (self.directory.clone(), self.limits.clone(), self.metrics.clone());
         move || {
             if directory.current().is_none() {
                 Some("the directory has not come yet")
             } else if metrics.redis.principals.get() == 0 {
                 Some("principals are not followed")
+            } else if !limits.are_known() {
+                Some("leases were never taken from redis")
             } else if metrics.record.writable.get() == 0 {
                 Some("the record log cannot be written")
             } else {

@@ -1,8 +1,9 @@
-//! A TCP proxy that can stop forwarding without closing a connection, or break one off at a large request.
+//! A TCP proxy that can stop forwarding without closing a connection, be slow, or break one off at a large request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,8 +14,16 @@ use tokio::task::JoinSet;
 pub(crate) struct FreezingProxy {
     address: SocketAddr,
     frozen: watch::Sender<bool>,
-    breaks_at: Arc<AtomicUsize>,
+    requests: Arc<Requests>,
     _running: JoinSet<()>,
+}
+
+/// What becomes of requests; of answers nothing does.
+struct Requests {
+    /// Bytes sent at once at which a connection breaks.
+    break_at: AtomicUsize,
+    /// Milliseconds that each takes longer.
+    late: AtomicU64,
 }
 
 impl FreezingProxy {
@@ -23,17 +32,17 @@ impl FreezingProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (frozen, watched) = watch::channel(false);
-        let breaks_at = Arc::new(AtomicUsize::new(usize::MAX));
-        let breaking = Arc::clone(&breaks_at);
+        let requests = Arc::new(Requests::untouched());
+        let touched = Arc::clone(&requests);
         let mut running = JoinSet::new();
         running.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                connections.spawn(relay(client, target, watched.clone(), Arc::clone(&breaking)));
+                connections.spawn(relay(client, target, watched.clone(), Arc::clone(&touched)));
             }
         });
-        Self { address, frozen, breaks_at, _running: running }
+        Self { address, frozen, requests, _running: running }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -47,12 +56,17 @@ impl FreezingProxy {
 
     /// Breaks the next connection off on which a client sends so many bytes at once.
     pub(crate) fn break_at(&self, bytes: usize) {
-        self.breaks_at.store(bytes, Ordering::SeqCst);
+        self.requests.break_at.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Makes each request take so much longer.
+    pub(crate) fn slow_down(&self, late: Duration) {
+        self.requests.late.store(late.as_millis().try_into().unwrap(), Ordering::SeqCst);
     }
 
     /// Whether it has.
     pub(crate) fn has_broken(&self) -> bool {
-        self.breaks_at.load(Ordering::SeqCst) == usize::MAX
+        self.requests.break_at.load(Ordering::SeqCst) == usize::MAX
     }
 
     /// Forwards again, what was held back first.
@@ -61,13 +75,19 @@ impl FreezingProxy {
     }
 }
 
-async fn relay(client: TcpStream, target: SocketAddr, frozen: watch::Receiver<bool>, breaks_at: Arc<AtomicUsize>) {
+impl Requests {
+    fn untouched() -> Self {
+        Self { break_at: AtomicUsize::new(usize::MAX), late: AtomicU64::new(0) }
+    }
+}
+
+async fn relay(client: TcpStream, target: SocketAddr, frozen: watch::Receiver<bool>, requests: Arc<Requests>) {
     let server = TcpStream::connect(target).await.unwrap();
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let up = forward(&mut from_client, &mut to_server, frozen.clone(), &breaks_at);
-    let never = AtomicUsize::new(usize::MAX);
-    let down = forward(&mut from_server, &mut to_client, frozen, &never);
+    let answers = Requests::untouched();
+    let up = forward(&mut from_client, &mut to_server, frozen.clone(), &requests);
+    let down = forward(&mut from_server, &mut to_client, frozen, &answers);
     // Either end closing ends both directions.
     tokio::select! {
         () = up => {}
@@ -79,15 +99,16 @@ async fn forward(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
     mut frozen: watch::Receiver<bool>,
-    breaks_at: &AtomicUsize,
+    touched: &Requests,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let Ok(length @ 1..) = from.read(&mut buffer).await else { return };
-        if length >= breaks_at.load(Ordering::SeqCst) {
-            breaks_at.store(usize::MAX, Ordering::SeqCst);
+        if length >= touched.break_at.load(Ordering::SeqCst) {
+            touched.break_at.store(usize::MAX, Ordering::SeqCst);
             return;
         }
+        tokio::time::sleep(Duration::from_millis(touched.late.load(Ordering::SeqCst))).await;
         if frozen.wait_for(|frozen| !frozen).await.is_err() || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }

@@ -31,6 +31,7 @@ pub(crate) struct Sharer {
     pub(crate) instances: Arc<Instances>,
     pub(crate) loads: Arc<Loads>,
     pub(crate) metrics: Arc<Metrics>,
+    leases: Arc<Leases>,
     stop: watch::Sender<bool>,
     desk: JoinSet<()>,
 }
@@ -46,11 +47,11 @@ impl Sharer {
         let loads = Arc::new(Loads::default());
         let books = (Arc::clone(&limits), Arc::clone(&quota), Arc::clone(&instances));
         let client = redis::Client::open(redis_url).unwrap();
-        let serving = Desk::new(leases, questions, books, Arc::clone(&loads), client, writer);
+        let serving = Desk::new(Arc::clone(&leases), questions, books, Arc::clone(&loads), client, writer);
         let (stop, mut desk) = (watch::Sender::new(false), JoinSet::new());
         desk.spawn(serving.run(stop.subscribe()));
         desk.spawn(Arc::clone(&quota).recount_always());
-        let sharer = Self { limits, quota, instances, loads, metrics, stop, desk };
+        let sharer = Self { limits, quota, instances, loads, metrics, leases, stop, desk };
         sharer.shares().await;
         sharer
     }

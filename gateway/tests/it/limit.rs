@@ -1,13 +1,18 @@
 //! The daily allowance follows what control publishes of a user's funds.
 
-use chrono::TimeDelta;
+use std::time::{Duration, Instant};
+
+use chrono::{NaiveTime, TimeDelta};
 use gateway::clock::Clock;
 use gateway::refusal::Refusal;
 use protocol::ids::{ChuteId, WriterId};
 use protocol::keys::Key;
 use protocol::principal::{Bucket, FundsEntry, UserEntry, permission};
 
+use crate::client::Raw;
+use crate::instance::{Act, Scripted};
 use crate::lease::Sharer;
+use crate::platform::{DOMAIN, Platform, Wishes};
 use crate::who::{Who, eventually, user};
 
 fn funds(balance: i128, used: u64, mark: (WriterId, u64)) -> FundsEntry {
@@ -75,4 +80,27 @@ async fn funds_that_changed_serve_on_while_redis_cannot_be_read() {
     eventually("the loss is noticed", async || who.metrics.redis.principals.get() == 0).await;
     check().await.expect("the funds known last").expect("the user has an allowance").counted(1);
     assert!(matches!(check().await.err(), Some(Refusal::QuotaExceeded { .. })), "own calls are added all the same");
+}
+
+#[tokio::test]
+async fn a_call_that_was_let_in_before_midnight_counts_on_that_day_though_it_begins_after_it() {
+    const BEFORE: TimeDelta = TimeDelta::seconds(6);
+    let scripted = Scripted::start([Act::Json("1".into())]).await;
+    let now = Clock::default().now();
+    let midnight = now.date_naive().succ_opt().unwrap().and_time(NaiveTime::MIN).and_utc();
+    let (until, ahead) = (Instant::now() + BEFORE.to_std().unwrap(), midnight - now - BEFORE);
+    let settings = vec![format!("--clock-offset={}", ahead.num_seconds())];
+    let user: fn(&mut UserEntry) = |user| user.quotas = [(Bucket::Default, 10)].into();
+    let platform = Platform::start(&[&scripted], Wishes { settings, user: Some(user), ..Wishes::default() }).await;
+    let mut raw = Raw::at(platform.http).await;
+    let head = format!("POST /run HTTP/1.1\r\nHost: own-chute.{DOMAIN}\r\nAuthorization: {}", platform.key);
+    raw.send(format!("{head}\r\nContent-Length: 2\r\n\r\n{{").as_bytes()).await;
+    platform.until("chutes_gateway_limit_decisions_total{limit=\"quota\",way=\"asked\"}", |taken| taken == 1.0).await;
+    // A second beside it, as the offset is of whole seconds.
+    tokio::time::sleep_until((until + Duration::from_secs(2)).into()).await;
+    raw.send(b"}").await;
+    assert_eq!(raw.answer().await.status, 200);
+    let admission = platform.records(1).await.remove(0).admission;
+    assert_eq!((admission.bucket, admission.started_at.date_naive()), (Some(Bucket::Default), midnight.date_naive()));
+    assert_eq!(admission.bucket_day, midnight.date_naive().pred_opt());
 }

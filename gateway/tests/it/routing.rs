@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use protocol::usage::Outcome;
 use tokio::sync::{Mutex, mpsc};
 
@@ -99,6 +100,21 @@ async fn without_a_budget_for_retries_a_failure_is_answered_at_once() {
     }
     assert_eq!((failing.asked(), platform.records(3).await.len()), (3, 3));
     assert_eq!(metric(&platform, "chutes_gateway_retries_refused_total{whose=\"chute\"}").await, 3);
+}
+
+#[tokio::test]
+async fn calls_under_way_on_an_instance_that_dies_go_on_without_a_budget() {
+    const AT_ONCE: usize = 8;
+    let dying: Vec<Act> = vec![Act::Break("", Duration::from_millis(500)); AT_ONCE];
+    let (dying, steady) = (Scripted::start(dying).await, Scripted::start([Act::Json("{}".into())]).await);
+    let platform = start(&[&dying, &steady], &["--retry-floor=0"]).await;
+    let answers = join_all((0..2 * AT_ONCE).map(|_| call(&platform, false))).await;
+    assert!(dying.asked() > 2, "so few calls the budget would give a retry");
+    assert!(
+        answers.iter().all(|got| got.status == 200),
+        "{:?}",
+        answers.iter().map(|got| got.status).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::client::{Raw, ask, chat, content, request};
 use crate::edge::browser;
 use crate::instance::{Act, Scripted};
 use crate::platform::{DOMAIN, Platform, Process, Wishes};
+use crate::redis_states::State;
 
 const CHAT: &str = "/v1/chat/completions";
 const DONE: &str = "data: [DONE]\n\n";
@@ -161,6 +162,21 @@ async fn a_next_gateway_that_cannot_become_healthy_leaves_the_running_one_alone(
     let log = next.log();
     assert!(log.contains("not healthy in time: the directory has not come yet"), "{log}");
     assert_eq!(models(&platform).await, 200);
+    platform.upgrade().await.ended().await;
+    assert_eq!(models(&platform).await, 200);
+}
+
+#[tokio::test]
+async fn a_next_gateway_that_cannot_take_leases_leaves_the_running_one_alone() {
+    let mut platform = platform(&[], "0.2").await;
+    // The directory and the principals can be read, but no beat be written.
+    let end = State::WithoutMemory.begin(&mut platform.redis);
+    let mut next = platform.start_another(&["--upgrade", "--upgrade-within", "2"]);
+    assert!(!next.ended().await);
+    let log = next.log();
+    assert!(log.contains("not healthy in time: leases were never taken from redis"), "{log}");
+    assert_eq!(models(&platform).await, 200);
+    end(&mut platform.redis);
     platform.upgrade().await.ended().await;
     assert_eq!(models(&platform).await, 200);
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{Decisions, GATEWAYS, LONGEST, POLL, known_user, scene, urls};
+use super::{Decisions, GATEWAYS, LONGEST, POLL, known_user, part, scene, urls};
 use crate::books;
 use crate::scene::User;
 
@@ -58,8 +58,8 @@ async fn four_gateways_let_a_user_have_his_allowance_and_not_a_call_more() {
     while let_in < far_from_it {
         let_in += burst(&web, &urls, &user).await;
     }
-    let [_, part, _] = before.without_a_round_trip_since(&scene, "the first half of an allowance").await;
-    assert!(part >= Size::asked().pick(0.5, 0.99), "too many round trips");
+    let Decisions([_, quota_decisions, _]) = before.since(&scene, "the first half of an allowance").await;
+    assert!(part(&[quota_decisions]) >= Size::asked().pick(0.5, 0.99), "too many round trips");
     let mut last = Instant::now();
     while let_in < quota as usize {
         let more = burst(&web, &urls, &user).await;

@@ -24,6 +24,7 @@ pub(crate) fn admission(second: i64) -> Admission {
         started_at: DateTime::from_timestamp_micros(1_767_225_600_000_000).unwrap() + TimeDelta::seconds(second),
         multiplier: 1.5,
         bucket: None,
+        bucket_day: None,
         kind: Kind::Stream,
         estimate: 11,
         mean_connections: 0.25,

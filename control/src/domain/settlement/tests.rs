@@ -30,12 +30,14 @@ fn c1_a_client_that_hangs_up_pays_for_what_it_got_and_an_undelivered_answer_is_n
 }
 
 #[test]
-fn a_call_counts_on_the_day_it_was_admitted_and_only_if_its_user_has_an_allowance() {
+fn a_call_counts_on_the_day_it_was_let_in_and_only_if_its_user_has_an_allowance() {
     let mut record = ended(Outcome::Finished, true, None);
     record.admission.started_at = at(-4.0 * 3600.0);
     let (user, day, bucket) = allowance(&record).unwrap();
     assert_eq!((user, bucket), (record.admission.user, Bucket::Default));
     assert_eq!(day.to_string(), "2026-01-01");
+    record.admission.bucket_day = day.pred_opt();
+    assert_eq!(allowance(&record).unwrap().1.to_string(), "2025-12-31");
     record.admission.bucket = None;
     assert_eq!(allowance(&record), None);
 }

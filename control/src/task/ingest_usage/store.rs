@@ -145,12 +145,12 @@ async fn store_attempts(
             record,
         });
     }
-    let inserted = db::invocations::insert(&mut *db, &rows).await.context("inserting")?;
-    if inserted < rows.len() as u64 {
+    if !db::invocations::insert(&mut *db, &rows).await.context("inserting")? {
         return Ok(None);
     }
     db::pace::update(db, &paces).await.context("writing averages")?;
     count(db, &rows).await.context("counting")?;
+    let inserted = rows.len() as u64;
     Ok(Some(Stored { inserted, contradicted: found.contradicted, repeated: found.repeated, ..Stored::default() }))
 }
 

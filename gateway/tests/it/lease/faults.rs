@@ -8,9 +8,11 @@ use gateway::clock::Clock;
 use gateway::refusal::Refusal;
 use protocol::ids::{ChuteId, WriterId};
 use protocol::keys::Key;
+use protocol::lease::Redis;
 use protocol::principal::{Bucket, FundsEntry, UserEntry};
+use tokio::task::JoinSet;
 
-use super::{Sharer, chute, let_in, limited};
+use super::{LIFETIME, Sharer, chute, let_in, limited};
 use crate::freezing_proxy::FreezingProxy;
 use crate::redis_states::State;
 use crate::who::{Who, eventually, user};
@@ -191,4 +193,38 @@ async fn a_connection_that_breaks_in_the_middle_of_many_questions_leaves_no_limi
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_with_much_to_ask_is_heard_all_the_while() {
+    let who = Who::start().await;
+    let proxy = FreezingProxy::start(SocketAddr::from(([127, 0, 0, 1], who.redis.port()))).await;
+    let through = format!("redis://127.0.0.1:{}/", proxy.port());
+    let one = Sharer::start(&who, &through, WriterId::random()).await;
+    let _other = Sharer::start(&who, &who.redis.url(), WriterId::random()).await;
+    eventually("they know each other", async || one.metrics.limits.gateways.get() == 2).await;
+    let chute = chute();
+    let users: Vec<UserEntry> = (0..4000).map(|_| limited(1_000_000, 1000)).collect();
+    let mut calls = JoinSet::new();
+    for part in users.chunks(100) {
+        let (limits, chute, part) = (Arc::clone(&one.limits), chute.clone(), part.to_vec());
+        calls.spawn(async move {
+            let mut permits = Vec::new();
+            for user in &part {
+                permits.push(limits.take(user, &chute).await.unwrap());
+            }
+            permits
+        });
+    }
+    let permits = calls.join_all().await;
+    // To ask for all of them, which is due twice a second, takes longer than a lease holds.
+    proxy.slow_down(Duration::from_millis(50));
+    let questions = one.metrics.limits.questions.with_label_values(&["answered"]);
+    let (asked, began) = (questions.get(), Instant::now());
+    while began.elapsed() < 4 * LIFETIME {
+        assert_eq!(one.leases.moment().redis, Redis::There, "after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(questions.get() - asked >= 30, "only {} questions", questions.get() - asked);
+    drop(permits);
 }

@@ -93,6 +93,7 @@ pub(crate) fn admission() -> Admission {
         started_at: Clock::default().now(),
         multiplier: 1.5,
         bucket: None,
+        bucket_day: None,
         kind: Kind::Stream,
         estimate: 11,
         mean_connections: 0.25,
