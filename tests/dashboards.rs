@@ -120,6 +120,16 @@ fn each_alert_has_a_silent_and_a_firing_test() {
 }
 
 #[test]
+fn an_alert_on_one_movement_of_a_counter_sees_one_from_before_the_first_scrape_too() {
+    let is_moved = |rule: &str| rule.contains("increase(") && rule.contains("]) > 0");
+    let moved: Vec<_> = alerts().into_iter().filter(|(_, rule)| is_moved(rule)).collect();
+    assert!(moved.len() > 5, "the alerts were not found");
+    for (alert, rule) in moved {
+        assert!(rule.contains(" > 0 unless ") && rule.contains(" offset "), "{alert} sees an increase alone");
+    }
+}
+
+#[test]
 fn each_alert_says_how_urgent_it_is_what_is_wrong_and_what_that_means() {
     for (alert, rule) in alerts() {
         let urgent =

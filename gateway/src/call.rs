@@ -214,7 +214,7 @@ impl<I: Instances> Calls<I> {
         };
         let mut fields = stamp.fields();
         fields.push(content_type("application/json"));
-        self.metrics.requests.count_relayed(StatusCode::OK);
+        self.metrics.requests.model_lists.inc();
         // A client that is gone needs no list.
         let _ = whole(client, StatusCode::OK, fields, routes.model_list()).await;
     }
@@ -258,7 +258,7 @@ impl<I: Instances> Calls<I> {
             }
             Room::Facade(template) => {
                 let body = Body::read(Some(*template), &raw.bytes, thinking)?.translated(form)?;
-                let model = body.model().ok_or(Refusal::UnknownChute)?;
+                let model = body.model().ok_or_else(|| Refusal::BadRequest("model is required".into()))?;
                 let route = routes.by_name(*template, model, caller.user.id);
                 let unknown = Refusal::UnknownModel(model.to_owned());
                 (self.enter(&caller, route, unknown, stamp, funds).await?, body)

@@ -31,6 +31,12 @@ pub fn check(request: &RequestHeader, raw: Option<&[u8]>) -> Result<(), Unclear>
     Ok(())
 }
 
+/// The length of the body, if the head says one.
+#[must_use]
+pub fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// Whether the target is a whole URL. The framework has compared its name with `Host`, byte for byte.
 fn is_url(request: &RequestHeader) -> bool {
     let target = raw_target_authority(request.raw_path());

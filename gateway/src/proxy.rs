@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::TRANSFER_ENCODING;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::ServerSession;
@@ -104,14 +104,13 @@ impl Proxy {
             return self.calls.metrics.calls.count_refused(arrived.elapsed());
         }
         let request = session.req_header();
-        let announced = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let request = Request {
             room,
             method: request.method.clone(),
             path: merge_slashes(request.uri.path()).into_owned(),
             query: request.uri.query().unwrap_or_default().to_owned(),
             headers: request.headers.clone(),
-            announced,
+            announced: framing::length(&request.headers),
             arrived,
         };
         self.calls.serve(request, &mut Client::new(session, self.client_silence)).await;
@@ -166,6 +165,8 @@ impl ProxyHttp for Proxy {
             Ok(Way::Service(service)) => match self.forward(service, session) {
                 Ok((forwarded, held)) => {
                     session.set_close_on_response_before_downstream_finish(true);
+                    // A client that has ended its side behind its request may still read the answer.
+                    session.set_abort_on_close(forwarded.lives_on());
                     session.set_read_timeout((!forwarded.lives_on()).then_some(self.client_silence));
                     if forwarded.lives_on() {
                         visit.running = None;

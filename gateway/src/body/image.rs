@@ -25,6 +25,8 @@ const KNOWN: [&str; 9] = [
     "img_guidance_scale",
     "image_b64",
 ];
+/// Letters of an unknown field's name that are told.
+const SHOWN: usize = 64;
 /// Steps of a call that does not say.
 const DEFAULT_STEPS: u64 = 25;
 /// Most steps an image is given.
@@ -59,8 +61,9 @@ impl<'de> Deserialize<'de> for Text {
 pub(super) fn prepare(head: Head<'_>, chute: &Chute, cord: &Cord) -> Result<Prepared, Refusal> {
     let Head { mut fields, .. } = head;
     ROUTING.into_iter().for_each(|name| fields.remove(name));
-    if fields.names().any(|name| !KNOWN.contains(&name)) {
-        return Err(Refusal::BadRequest("bad request, naughty naughty".into()));
+    if let Some(unknown) = fields.names().find(|name| !KNOWN.contains(name)) {
+        let shown: String = unknown.chars().take(SHOWN).collect();
+        return Err(Refusal::BadRequest(format!("{shown} must be left out")));
     }
     check(&fields)?;
     let most = if chute.name.ends_with(SLOW_MODEL.0) { SLOW_MODEL.1 } else { MOST_STEPS };

@@ -21,7 +21,7 @@ use super::running::Running;
 use super::upstream::Instances;
 use super::{Calls, HEAVY, Job};
 use crate::body::{Form, openai_image};
-use crate::instance::verdict::{Attempts, Failure, Next, Verdict};
+use crate::instance::verdict::{Attempts, Failure};
 use crate::refusal::Refusal;
 use crate::usage::meter::Meter;
 
@@ -127,9 +127,11 @@ impl<I: Instances> Calls<I> {
         mut running: Running,
         line: &mut Line<'_, impl Downstream>,
     ) -> Outcome {
-        self.metrics.requests.count_relayed(StatusCode::OK);
         self.metrics.calls.count_first_chunk(job.entry.route.chute.template, job.arrived.elapsed());
+        // A stream is counted when it is over: only then is it known whether somebody spoilt it.
+        let relayed = || self.metrics.requests.count_relayed(StatusCode::OK);
         if line.begin().await.is_err() {
+            relayed();
             running.finish(Outcome::Aborted, None);
             return Outcome::Aborted;
         }
@@ -144,6 +146,7 @@ impl<I: Instances> Calls<I> {
             Ended::Gone => {
                 // The connection to the instance closes here, before anything else is done.
                 drop(relay);
+                relayed();
                 if line.client.reach() != Reach::All {
                     running.takes_back();
                 }
@@ -153,6 +156,7 @@ impl<I: Instances> Calls<I> {
             Ended::Whole => match relay.meter().error() {
                 Some(error) => Failure::ErrorEvent { code: error.code },
                 None => {
+                    relayed();
                     running.finish(Outcome::Finished, None);
                     relay.keep().await;
                     return Outcome::Finished;
@@ -161,25 +165,23 @@ impl<I: Instances> Calls<I> {
             Ended::Failed(failure) => failure,
         };
         let verdict = Attempts::interrupted(&failure);
+        let refusal = verdict.reason.refusal();
+        self.metrics.requests.count_late_refusal(&refusal);
         running.finish(Outcome::Failed, Some(verdict.reason.as_str()));
         self.draw_conclusions(job, place, &verdict);
         let breaks_off = !relay.is_ended();
         // The instance need not wait until its client has been told.
         drop(relay);
         if breaks_off {
-            break_off(line, stream_type(job), verdict).await;
+            break_off(line, stream_type(job), &refusal).await;
         }
         Outcome::Failed
     }
 }
 
 /// Tells the client that the rest will not come: in the stream's own words where it has words, else by a cut.
-async fn break_off(line: &mut Line<'_, impl Downstream>, kind: &str, verdict: Verdict) {
-    let refusal = match verdict.next {
-        Next::GiveUp(refusal) => refusal,
-        Next::Another | Next::Relay(_) => Refusal::BadAnswer,
-    };
-    if !is_events(kind) || line.break_off(&refusal).await.is_err() {
+async fn break_off(line: &mut Line<'_, impl Downstream>, kind: &str, refusal: &Refusal) {
+    if !is_events(kind) || line.break_off(refusal).await.is_err() {
         line.client.cut().await;
     }
 }

@@ -25,6 +25,7 @@ use super::sent::{Answer, Sent};
 use super::upload::{Upload, is_silent};
 use super::watched::{Progress, Terms, Watched};
 use crate::config;
+use crate::framing;
 use crate::metrics::{Metrics, Refused};
 use crate::refusal::Refusal;
 
@@ -74,12 +75,14 @@ impl<A> Door<A> {
 /// # Errors
 /// When the head has more than is taken.
 pub fn head_is_read(session: &ServerSession, largest: Largest) -> Result<(), Refusal> {
-    if let Some(connection) = connection_of(session) {
-        connection.progress.head_is_read();
-    }
-    // Heads that came behind the body before them were not watched.
+    let headers = &session.req_header().headers;
+    // Of heads that came behind the body before them not all was watched.
     let bytes = if session.is_http2() { 0 } else { session.to_h1_raw().len() };
-    if bytes > largest.bytes || session.req_header().headers.len() > largest.fields {
+    if let Some(connection) = connection_of(session) {
+        let body = framing::length(headers).unwrap_or(0);
+        connection.progress.head_is_read(body.saturating_add(bytes as u64));
+    }
+    if bytes > largest.bytes || headers.len() > largest.fields {
         return Err(Refusal::HeadTooLarge(largest));
     }
     Ok(())

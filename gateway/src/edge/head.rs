@@ -20,6 +20,11 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// A head of which so many bytes came unseen: the request line, if no more.
+    pub(super) fn begun(bytes: usize) -> Self {
+        Self { bytes, lines: 1, ..Self::default() }
+    }
+
     /// Whether anything of it has come.
     pub(super) fn has_begun(&self) -> bool {
         self.bytes > 0
@@ -60,6 +65,14 @@ mod tests {
     fn is_taken(text: &str, piece: usize) -> bool {
         let mut head = Head::default();
         text.as_bytes().chunks(piece).all(|bytes| head.read(bytes, LARGEST))
+    }
+
+    #[test]
+    fn bytes_that_came_unseen_count_and_an_empty_line_ends_the_head() {
+        let mut head = Head::begun(90);
+        assert!(head.has_begun() && head.read(b"a: 1\r\n", LARGEST) && !head.read(b"b: 12\r\n", LARGEST));
+        let mut head = Head::begun(90);
+        assert!(head.read(format!("\r\n{}", "body".repeat(100)).as_bytes(), LARGEST));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -41,9 +41,14 @@ pub(super) struct Terms {
     pub(super) resets: usize,
 }
 
-/// What the proxy tells of the requests on a connection: odd while the request is past its head.
+/// What the proxy tells of the requests on a connection.
 #[derive(Debug, Default)]
-pub(super) struct Progress(AtomicU32);
+pub(super) struct Progress {
+    /// Odd while the request is past its head.
+    phase: AtomicU32,
+    /// Bytes of all requests so far, their bodies included. Where the framework has escaped a target these are too many.
+    taken: AtomicU64,
+}
 
 /// A connection under watch.
 pub(super) struct Watched {
@@ -63,6 +68,8 @@ enum Protocol {
         /// At which progress `head` began.
         at: u32,
         head: Head,
+        /// Bytes so far.
+        received: u64,
     },
     Http2 {
         received: Received,
@@ -75,16 +82,22 @@ enum Protocol {
 impl Progress {
     /// The next bytes are a request head.
     pub(super) fn expect_head(&self) {
-        self.0.fetch_add(self.0.load(Ordering::Relaxed) & 1, Ordering::Relaxed);
+        self.phase.fetch_add(self.phase.load(Ordering::Relaxed) & 1, Ordering::Relaxed);
     }
 
-    /// The request head was read.
-    pub(super) fn head_is_read(&self) {
-        self.0.fetch_or(1, Ordering::Relaxed);
+    /// The head of a request was read that has so many bytes in all.
+    pub(super) fn head_is_read(&self, request: u64) {
+        self.taken.fetch_add(request, Ordering::Relaxed);
+        self.phase.fetch_or(1, Ordering::Relaxed);
     }
 
     fn current(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.phase.load(Ordering::Relaxed)
+    }
+
+    /// How much of what was received belongs to the next request.
+    fn ahead(&self, received: u64) -> u64 {
+        received.saturating_sub(self.taken.load(Ordering::Relaxed))
     }
 }
 
@@ -102,7 +115,7 @@ impl Watched {
     ) -> Self {
         let protocol = match inner.selected_alpn_proto() {
             Some(ALPN::H2) => Protocol::Http2 { received: Received::new(), writing: Writing::new(sent), leave },
-            _ => Protocol::Http1 { at: progress.current(), progress, head: Head::default() },
+            _ => Protocol::Http1 { at: progress.current(), progress, head: Head::default(), received: 0 },
         };
         let late = Some(Box::pin(tokio::time::sleep(terms.head_within)));
         Self { inner, terms, metrics, digest, protocol, late, last_words: None }
@@ -110,12 +123,18 @@ impl Watched {
 
     /// Starts over where the proxy has come to another request.
     fn begin(&mut self) {
-        if let Protocol::Http1 { progress, at, head } = &mut self.protocol {
-            let current = progress.current();
-            if current != *at {
-                (*at, *head) = (current, Head::default());
-                self.late = None;
-            }
+        let Protocol::Http1 { progress, at, head, received } = &mut self.protocol else { return };
+        let current = progress.current();
+        if current == *at {
+            return;
+        }
+        self.late = None;
+        // A head may have begun behind the request before it: the framework keeps those bytes and reads on from there.
+        let ahead = if is_past_head(current) { 0 } else { progress.ahead(*received) };
+        (*at, *head) = (current, Head::default());
+        if ahead > 0 {
+            *head = Head::begun(usize::try_from(ahead).unwrap_or(usize::MAX));
+            self.set_timer();
         }
     }
 
@@ -128,6 +147,9 @@ impl Watched {
 
     /// Looks at what was read; an error when the client is not to be listened to any longer.
     fn look(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        if let Protocol::Http1 { received, .. } = &mut self.protocol {
+            *received += bytes.len() as u64;
+        }
         match &mut self.protocol {
             Protocol::Http1 { at, .. } if is_past_head(*at) => Ok(()),
             Protocol::Http1 { head, .. } => {

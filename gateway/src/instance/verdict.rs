@@ -250,14 +250,15 @@ impl Reason {
     }
 
     /// What the client is told when this is why the call ended.
-    fn refusal(self) -> Refusal {
+    #[must_use]
+    pub fn refusal(self) -> Refusal {
         match self {
             Self::RateLimit => Refusal::AtCapacity,
+            Self::BadRequest => Refusal::RefusedByInstance(StatusCode::BAD_REQUEST),
             Self::EmptyStream => Refusal::EmptyAnswer,
             Self::Timeout => Refusal::UpstreamTimeout,
             Self::GarbledAnswer => Refusal::BadAnswer,
-            Self::BadRequest
-            | Self::KeyExchangeRequired
+            Self::KeyExchangeRequired
             | Self::Unauthorized
             | Self::DecryptionFailed
             | Self::BadPath

@@ -19,6 +19,8 @@ pub struct Requests {
     /// Answers that are no refusal of ours, by status class.
     relayed: [IntCounter; 5],
     service_answers: IntCounterVec,
+    /// Lists of models: no answers to calls, and nobody needs a credential for them.
+    pub model_lists: IntCounter,
     /// Clients that went away before they had an answer.
     pub left: IntCounter,
 }
@@ -54,8 +56,13 @@ impl Requests {
         let host = |label: &str| by_host.with_label_values(&[label]);
         let answers = register.counters(
             "chutes_gateway_answers_total",
-            "answers to calls and refusals, by status class, the refusal's code, and whose fault it is",
+            "answers to calls and refusals, once they are over, by status class, the refusal's code, and whose fault it is",
             &["status", "code", "blame"],
+        )?;
+        let service_answers = register.counters(
+            "chutes_gateway_service_answers_total",
+            "answers of our own services and lists of models, by service and status class",
+            &["service", "status"],
         )?;
         let relayed = CLASSES.map(|class| answers.with_label_values(&[class, "none", relayed_blame(class)]));
         Ok(Self {
@@ -72,11 +79,8 @@ impl Requests {
             },
             answers,
             relayed,
-            service_answers: register.counters(
-                "chutes_gateway_service_answers_total",
-                "answers of our own services, by service and status class",
-                &["service", "status"],
-            )?,
+            model_lists: service_answers.with_label_values(&["models", CLASSES[class(StatusCode::OK)]]),
+            service_answers,
             left: register.counter("chutes_gateway_clients_left_total", "clients that left before an answer began")?,
         })
     }
@@ -109,7 +113,7 @@ impl Requests {
         self.answers.with_label_values(&labels).inc();
     }
 
-    /// Counts a refusal that was told in an answer that had begun.
+    /// Counts an answer that had begun when it failed.
     pub fn count_late_refusal(&self, refusal: &Refusal) {
         let labels = [CLASSES[class(StatusCode::OK)], refusal.code(), refusal.blame().as_str()];
         self.answers.with_label_values(&labels).inc();

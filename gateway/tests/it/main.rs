@@ -1,6 +1,7 @@
 //! Integration tests of the gateway's parts against a real Redis and real files.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in the fixtures it shares with others")]
 
+mod answers;
 mod auth;
 mod bad_input;
 mod bounds;

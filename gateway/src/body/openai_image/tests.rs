@@ -58,7 +58,8 @@ fn what_no_chute_gives_is_refused_with_what_is_allowed() {
         ("stream", json!(true), "stream must be false or left out"),
         ("quality", json!("hd"), "quality must be \"auto\" or \"standard\" or left out"),
         ("background", json!("transparent"), "background must be \"auto\" or \"opaque\" or left out"),
-        ("style", json!("vivid"), "bad request, naughty naughty"),
+        ("style", json!("vivid"), "style must be left out"),
+        ("output_format", json!("png"), "output_format must be left out"),
     ] {
         assert_eq!(refused(&json!({ "model": "m", "prompt": "p", name: value })), words);
     }
