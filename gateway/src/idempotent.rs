@@ -1,6 +1,7 @@
 //! Makes a call that comes with an `Idempotency-Key` once, and answers whoever repeats it with the same answer.
 
 mod entry;
+mod link;
 mod room;
 mod settling;
 mod store;
@@ -98,8 +99,12 @@ impl Full {
     #[must_use]
     pub fn words(self) -> &'static str {
         match self.whose {
-            Owner::User => "as many answers to your calls with an Idempotency-Key are kept as there may be of one user",
-            Owner::All => "as many answers to calls with an Idempotency-Key are kept as there is room for",
+            Owner::User => {
+                "as many answers to your calls with an Idempotency-Key are kept or given again as there may be of one user"
+            }
+            Owner::All => {
+                "as many answers to calls with an Idempotency-Key are kept or given again as there is room for"
+            }
         }
     }
 }

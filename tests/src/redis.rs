@@ -200,7 +200,7 @@ fn users_file(secrets: &Secrets) -> String {
     let gateway = format!(
         "user gateway on >{password} resetkeys resetchannels {readable} %R~{directory} %R~{marks} ~{usage} ~{strikes} \
          ~signature:* ~idempotent:* {leases} &{changed} -@all {connection} +client|tracking +client|caching +get +getrange +mget +hget \
-         +hmget +hgetall +exists +set +xadd +xlen +hset +hdel +expire +pexpire +del +subscribe +unsubscribe +info +time \
+         +hmget +hgetall +exists +set +strlen +xadd +xlen +hset +hdel +expire +pexpire +del +subscribe +unsubscribe +info +time \
          +pttl +eval +eval_ro +evalsha +script|load +zadd +zscore +zrangebyscore +zremrangebyscore",
         password = secrets.redis_gateway,
     );

@@ -27,8 +27,8 @@ use crate::usage::meter::Meter;
 
 /// What became of one attempt.
 enum Attempt<'a> {
-    /// The instance had an answer; the client has it, whole or broken off.
-    Over(Outcome),
+    /// The instance had an answer; the client has it, whole or broken off, or nothing of it.
+    Over(Option<Outcome>),
     /// The client went away before there was an answer.
     Left,
     /// Nothing went to the client; the attempt has still to be recorded.
@@ -79,10 +79,10 @@ impl<I: Instances> Calls<I> {
                     Attempt::Over(outcome) => {
                         // Another instance had an answer to the same request, so the empty ones were at fault.
                         attempts.empty_ones().for_each(|instance| self.places.failed(instance));
-                        if let (Some(prompt), Outcome::Finished | Outcome::Aborted) = (job.prompt, outcome) {
+                        if let (Some(prompt), Some(Outcome::Finished | Outcome::Aborted)) = (job.prompt, outcome) {
                             self.rerolls.answered(prompt, Instant::now());
                         }
-                        return Some(outcome);
+                        return outcome;
                     }
                 };
             let verdict = attempts.failed(place.instance, &unopened.failure);

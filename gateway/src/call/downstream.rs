@@ -65,6 +65,10 @@ pub trait Downstream: Send {
     fn ask(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
     /// Ends when the client goes away, not before; may be dropped and called again.
     fn gone(&mut self) -> impl Future<Output = ()> + Send;
+    /// Whether the client is known to have gone away: what is written then is only kept for when it asks again.
+    fn has_left(&self) -> bool {
+        false
+    }
     /// Begins the answer.
     fn begin(&mut self, head: Head) -> impl Future<Output = Result<(), Gone>> + Send;
     /// Sends a part of its body.
@@ -75,7 +79,7 @@ pub trait Downstream: Send {
     }
     /// Waits until all that was sent has left this process: the client gets it then even if this process dies.
     fn sent(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
-    /// How much of what was written has left this process by now.
+    /// How much of what was written while the client was there has left this process by now.
     fn reach(&mut self) -> Reach;
     /// Ends the answer.
     fn end(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;

@@ -47,7 +47,10 @@ impl<I: Instances> Calls<I> {
     pub(super) async fn once(&self, mut job: Job, asked: Asked, client: &mut impl Downstream) {
         let claim = match self.answers.claim(asked).await {
             Ok(Found::Nothing(claim)) => claim,
-            Ok(Found::Answered(answer)) => return self.replay(answer, job.stamp, client).await,
+            Ok(Found::Answered(answer, share)) => {
+                self.replay(answer, job.stamp, client).await;
+                return drop(share);
+            }
             Err(refusal) => return self.turn_away(&refusal, job.stamp, client).await,
         };
         // Only now: an answer that is given again uses up none of the allowance, and needs none to be left.
@@ -73,7 +76,9 @@ impl<I: Instances> Calls<I> {
         // The answer carries the name of the call that was made; this one leaves no record.
         fields.extend(stamp.limits());
         fields.push(REPLAYED);
-        // A client that is gone needs no answer.
-        let _ = whole(client, answer.status, fields, answer.body).await;
+        if whole(client, answer.status, fields, answer.body).await.is_ok() {
+            // Until then the answer takes memory. A client that is gone needs none.
+            let _ = client.sent().await;
+        }
     }
 }

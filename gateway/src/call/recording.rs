@@ -106,14 +106,21 @@ impl<D: Downstream> Downstream for Recording<'_, D> {
         }
     }
 
+    fn has_left(&self) -> bool {
+        self.left.is_some()
+    }
+
     async fn begin(&mut self, head: Head) -> Result<(), Gone> {
         if let Some(tape) = &mut self.tape {
             tape.head = Some(head.clone());
         }
+        if self.left.is_some() {
+            return self.unless_left(Ok(()));
+        }
         if let Some(begins) = self.begins.take() {
             begins.await;
         }
-        let sent = if self.left.is_none() { self.client.begin(head).await } else { Ok(()) };
+        let sent = self.client.begin(head).await;
         self.unless_left(sent)
     }
 
@@ -134,8 +141,7 @@ impl<D: Downstream> Downstream for Recording<'_, D> {
     }
 
     fn reach(&mut self) -> Reach {
-        // What is recorded will be had by whoever asks again.
-        if self.left.is_some() && self.tape.is_some() { Reach::All } else { self.client.reach() }
+        self.client.reach()
     }
 
     async fn end(&mut self) -> Result<(), Gone> {

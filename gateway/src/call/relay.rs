@@ -101,14 +101,14 @@ impl<A: Answer> Relay<A> {
         Ok(shown)
     }
 
-    /// Sends `first` and all that follows; `note` hears of each piece before the client does, and of the time of a
-    /// chunk now and then.
+    /// Sends `first` and all that follows; `note` hears of each piece before the client does, whether that has left, and
+    /// of the time of a chunk now and then.
     pub(super) async fn run(
         &mut self,
         line: &mut Line<'_, impl Downstream>,
         first: Bytes,
         idle: Duration,
-        note: &mut (impl FnMut(&Meter, Option<Duration>) + Send),
+        note: &mut (impl FnMut(&Meter, bool, Option<Duration>) + Send),
     ) -> Ended {
         let mut shown = first;
         loop {
@@ -117,7 +117,7 @@ impl<A: Answer> Relay<A> {
                 if line.client.sent().await.is_err() {
                     return Ended::Gone;
                 }
-                note(&self.meter, self.flow.pace());
+                note(&self.meter, line.client.has_left(), self.flow.pace());
                 if line.write(shown).await.is_err() {
                     return Ended::Gone;
                 }

@@ -51,7 +51,7 @@ impl<I: Instances> Calls<I> {
         }
     }
 
-    /// Answers with what an instance has begun to give; how that ended.
+    /// Answers with what an instance has begun to give; how that ended, unless the client has nothing of it.
     pub(super) async fn reply(
         &self,
         job: &Job,
@@ -59,7 +59,7 @@ impl<I: Instances> Calls<I> {
         opening: Opening<I::Answer>,
         running: Running,
         line: &mut Line<'_, impl Downstream>,
-    ) -> Outcome {
+    ) -> Option<Outcome> {
         match opening {
             Opening::Whole { reply, meter } => self.reply_whole(job, reply, &meter, running, line.client).await,
             Opening::Stream { relay, first } => self.reply_stream(job, place, relay, first, running, line).await,
@@ -73,7 +73,7 @@ impl<I: Instances> Calls<I> {
         meter: &Meter,
         mut running: Running,
         client: &mut impl Downstream,
-    ) -> Outcome {
+    ) -> Option<Outcome> {
         let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
         self.metrics.requests.count_relayed(status);
         let mut fields = job.stamp.fields();
@@ -90,22 +90,19 @@ impl<I: Instances> Calls<I> {
         };
         let sent = async {
             client.begin(Head { status, fields, length: Some(body.len()) }).await?;
-            running.delivers(meter);
+            running.delivers(meter, client.has_left());
             finish_whole(client, body).await?;
             client.sent().await
         };
-        let outcome = match sent.await {
-            Ok(()) => Outcome::Finished,
-            Err(Gone) => {
-                // It is of no use in part: some of it counts as all of it.
-                if client.reach() == Reach::None {
-                    running.takes_back();
-                }
-                Outcome::Aborted
+        if sent.await == Err(Gone) {
+            // It is of no use in part: some of it counts as all of it.
+            if client.reach() == Reach::None {
+                running.takes_back();
             }
-        };
-        running.finish(outcome, None);
-        outcome
+            return abort(running);
+        }
+        running.finish(Outcome::Finished, None);
+        Some(Outcome::Finished)
     }
 
     /// An image as OpenAI's clients read it; a large one is written off the threads that relay streams.
@@ -126,17 +123,16 @@ impl<I: Instances> Calls<I> {
         first: Bytes,
         mut running: Running,
         line: &mut Line<'_, impl Downstream>,
-    ) -> Outcome {
+    ) -> Option<Outcome> {
         self.metrics.calls.count_first_chunk(job.entry.route.chute.template, job.arrived.elapsed());
         // A stream is counted when it is over: only then is it known whether somebody spoilt it.
         let relayed = || self.metrics.requests.count_relayed(StatusCode::OK);
         if line.begin().await.is_err() {
             relayed();
-            running.finish(Outcome::Aborted, None);
-            return Outcome::Aborted;
+            return abort(running);
         }
-        let mut note = |meter: &Meter, pace: Option<Duration>| {
-            running.delivers(meter);
+        let mut note = |meter: &Meter, has_left: bool, pace: Option<Duration>| {
+            running.delivers(meter, has_left);
             if let Some(pace) = pace {
                 place.flows(pace);
             }
@@ -150,8 +146,7 @@ impl<I: Instances> Calls<I> {
                 if line.client.reach() != Reach::All {
                     running.takes_back();
                 }
-                running.finish(Outcome::Aborted, None);
-                return Outcome::Aborted;
+                return abort(running);
             }
             Ended::Whole => match relay.meter().error() {
                 Some(error) => Failure::ErrorEvent { code: error.code },
@@ -159,7 +154,7 @@ impl<I: Instances> Calls<I> {
                     relayed();
                     running.finish(Outcome::Finished, None);
                     relay.keep().await;
-                    return Outcome::Finished;
+                    return Some(Outcome::Finished);
                 }
             },
             Ended::Failed(failure) => failure,
@@ -175,8 +170,15 @@ impl<I: Instances> Calls<I> {
         if breaks_off {
             break_off(line, stream_type(job), &refusal).await;
         }
-        Outcome::Failed
+        Some(Outcome::Failed)
     }
+}
+
+/// Ends an attempt whose client went away; none if that has nothing of it.
+fn abort(running: Running) -> Option<Outcome> {
+    let delivered = running.has_delivered();
+    running.finish(Outcome::Aborted, None);
+    delivered.then_some(Outcome::Aborted)
 }
 
 /// Tells the client that the rest will not come: in the stream's own words where it has words, else by a cut.

@@ -18,6 +18,8 @@ pub(super) struct Running {
     counters: Counters,
     /// Those before the last piece.
     before: Counters,
+    /// Those with the pieces that came after the client had left: they count only if the whole answer is kept for it.
+    kept: Option<Counters>,
     kind: Kind,
     estimate: u64,
     started_at: DateTime<Utc>,
@@ -42,6 +44,7 @@ impl Running {
             quota: quota.take(),
             counters: Counters::default(),
             before: Counters::default(),
+            kept: None,
             kind,
             estimate,
             started_at,
@@ -55,12 +58,11 @@ impl Running {
         self.started
     }
 
-    /// The client is about to get a piece: the slot has to know before.
-    pub(super) fn delivers(&mut self, meter: &Meter) {
+    /// The client is about to get a piece: the slot has to know before. One that `has_left` gets none.
+    pub(super) fn delivers(&mut self, meter: &Meter, has_left: bool) {
         let counted = meter.counters();
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.before = self.counters;
-        self.counters = Counters {
+        let counters = Counters {
             chunks: counted.chunks,
             bytes: counted.bytes,
             prompt: counted.claimed.map(|claim| claim.prompt),
@@ -68,7 +70,18 @@ impl Running {
             first_chunk_micros: counted.first.map(micros),
             delivered: true,
         };
-        self.flight.progress(self.counters);
+        if has_left {
+            self.kept = Some(counters);
+            return;
+        }
+        self.before = self.counters;
+        self.counters = counters;
+        self.flight.progress(counters);
+    }
+
+    /// Whether the client has something of the answer, as far as the record knows.
+    pub(super) fn has_delivered(&self) -> bool {
+        self.counters.delivered
     }
 
     /// The last piece has not reached the client: the record does not count it.
@@ -77,8 +90,11 @@ impl Running {
     }
 
     /// Writes the record; gives the allowance back if the attempt used none of it.
-    pub(super) fn finish(self, outcome: Outcome, error: Option<&str>) -> Option<QuotaHold> {
+    pub(super) fn finish(mut self, outcome: Outcome, error: Option<&str>) -> Option<QuotaHold> {
         let now = self.clock.now();
+        if let (Outcome::Finished, Some(kept)) = (outcome, self.kept) {
+            self.counters = kept;
+        }
         let delivered = self.counters.delivered;
         let facts = settle::facts(self.kind, self.estimate, &self.counters, now - self.started_at);
         let error = error.or((outcome == Outcome::Aborted && !delivered).then_some(ABORTED));

@@ -29,7 +29,8 @@ pub struct Calls {
     #[arg(long, env = "GATEWAY_IDEMPOTENT_ANSWER", default_value = "6291456")]
     pub idempotent_answer: usize,
 
-    /// Bytes of all answers of this process that are kept, an eighth of them at most for one user.
+    /// Bytes of all answers of this process that are kept, an eighth of them at most for one user. Large ones that are
+    /// given again take at most half as many beside that.
     #[arg(long, env = "GATEWAY_IDEMPOTENT_ANSWERS", default_value = "536870912")]
     pub idempotent_answers: usize,
 

@@ -99,7 +99,8 @@ impl Entry {
     }
 
     /// Reads what [`Entry::to_text`] wrote; none for anything else.
-    pub(super) fn from_text(text: &[u8]) -> Option<Self> {
+    pub(super) fn from_text(text: Vec<u8>) -> Option<Self> {
+        let text = Bytes::from(text);
         let end = text.iter().position(|byte| *byte == b'\n')?;
         let head: Head = serde_json::from_slice(&text[..end]).ok()?;
         let mut fingerprint = AnswerDigest([0; 32]);
@@ -112,7 +113,7 @@ impl Entry {
             Word::Answered(status) => State::Answered(Answer {
                 status: StatusCode::from_u16(status).ok()?,
                 fields: head.fields.iter().map(field).collect::<Option<_>>()?,
-                body: Bytes::copy_from_slice(&text[end + 1..]),
+                body: text.slice(end + 1..),
             }),
         };
         Some(Self { fingerprint, state })

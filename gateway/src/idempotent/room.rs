@@ -1,10 +1,12 @@
-//! Bounds what answers take, while they are recorded here and while they rest in Redis.
+//! Bounds what answers take: while they are recorded here, while they rest in Redis, while they are given again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use protocol::ids::UserId;
+use tokio::sync::Notify;
+use tokio::time::timeout_at;
 
 /// One user may take this part of the room, so that nobody can take it from all others.
 const PART: usize = 8;
@@ -27,10 +29,12 @@ pub struct Full {
     pub free_in: Option<Duration>,
 }
 
-/// The bytes that the answers of this gateway may take.
+/// The bytes that answers of this gateway may take.
 pub struct Room {
     total: usize,
     state: Mutex<State>,
+    /// Tells whoever waits that something was given back.
+    freed: Notify,
 }
 
 #[derive(Default)]
@@ -52,7 +56,7 @@ impl Room {
     /// Room for so many bytes.
     #[must_use]
     pub fn new(total: usize) -> Arc<Self> {
-        Arc::new(Self { total, state: Mutex::default() })
+        Arc::new(Self { total, state: Mutex::default(), freed: Notify::new() })
     }
 
     /// Takes some of it for a user, if there is as much for him.
@@ -62,6 +66,23 @@ impl Room {
     pub fn take(self: &Arc<Self>, user: UserId, bytes: usize, now: Instant) -> Result<Share, Full> {
         let mut share = Share { room: Arc::clone(self), user, bytes: 0 };
         if share.grow(bytes, now) { Ok(share) } else { Err(self.full(user, bytes, now)) }
+    }
+
+    /// Takes some of it for a user, and waits for that if need be. The part of one user has room for any length.
+    ///
+    /// # Errors
+    /// When there is not as much in time.
+    pub async fn wait(self: &Arc<Self>, user: UserId, bytes: usize, patience: Duration) -> Result<Share, Full> {
+        let (bytes, until) = (bytes.min(self.total / PART), tokio::time::Instant::now() + patience);
+        loop {
+            // Before the look, so that nothing is given back unnoticed in between.
+            let freed = self.freed.notified();
+            let full = match self.take(user, bytes, Instant::now()) {
+                Ok(share) => return Ok(share),
+                Err(full) => full,
+            };
+            timeout_at(until, freed).await.map_err(|_| full)?;
+        }
     }
 
     fn full(&self, user: UserId, bytes: usize, now: Instant) -> Full {
@@ -122,7 +143,11 @@ impl State {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.room.state().give(self.user, self.bytes);
+        // An empty one is dropped by whoever looked in vain, who must not wake himself.
+        if self.bytes > 0 {
+            self.room.state().give(self.user, self.bytes);
+            self.room.freed.notify_waiters();
+        }
     }
 }
 
@@ -175,6 +200,23 @@ mod tests {
         }
         assert_eq!(room.take(user(3), 1, now).err(), Some(Full { whose: Owner::User, free_in: Some(second * 12) }));
         assert_eq!(room.take(user(9), 1, now).err(), Some(Full { whose: Owner::All, free_in: Some(second * 10) }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_gets_what_is_given_back_and_hears_in_time_that_nothing_is() {
+        let (room, second) = (Room::new(80), Duration::from_secs(1));
+        let all = room.wait(user(1), 1000, second).await.expect("it counts as all that one user may take");
+        let waiting = room.wait(user(1), 4, second);
+        let given_back = async {
+            tokio::time::sleep(second / 2).await;
+            drop(all);
+        };
+        let (share, ()) = tokio::join!(waiting, given_back);
+        let (_share, waited) = (share.expect("there is room again"), tokio::time::Instant::now());
+        let full = Some(Full { whose: Owner::User, free_in: None });
+        assert_eq!(room.wait(user(1), 7, second).await.err(), full);
+        assert_eq!(waited.elapsed(), second);
+        assert!(room.wait(user(2), 10, second).await.is_ok(), "another user has a part of his own");
     }
 
     proptest! {

@@ -9,35 +9,48 @@ use protocol::ids::UserId;
 use protocol::keys::Key;
 use protocol::sealing::{AnswerDigest, AnswerKey};
 use redis::ToRedisArgs;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::entry::{Answer, Entry, State};
-use super::room::{Room, Share};
+use super::link::{Link, PATIENCE};
+use super::room::{Full, Owner, Room, Share};
 use super::settling::Waiting;
 use crate::call::HEAVY;
 use crate::metrics::Metrics;
-use crate::principals::Principals;
 use crate::refusal::Refusal;
 
-/// How long Redis may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes from which a value has a connection apart from claims, which would wait for it, and counts while it is given
+/// again.
+const LARGE: usize = 64 << 10;
+/// So many large values are sealed, moved or opened at once: each takes its length several times meanwhile.
+const LARGE_AT_ONCE: usize = 4;
+/// Answers that are given again take this part of what answers may take beside them.
+const REPLAYS: usize = 2;
 /// Room that a call takes besides its answer.
 const SMALL: usize = 1024;
 /// Claims are renewed so many times in the time they are good for.
 const RENEWALS: u32 = 4;
 
-/// Writes a value where there is none; else gives what is there, and for how long it stays. An empty value is not written.
-const CLAIM: &str = "local held
-if ARGV[1] == '' then held = redis.call('GET', KEYS[1])
-else held = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'GET', 'PX', ARGV[2]) end
-return held and {held, redis.call('PTTL', KEYS[1])}";
+/// Writes a value where there is none; else gives the length of what is there, for how long it stays, and itself unless
+/// it is large. An empty value is not written.
+const CLAIM: &str = "local length = redis.call('STRLEN', KEYS[1])
+if length > 0 then
+  local held = length < tonumber(ARGV[3]) and redis.call('GET', KEYS[1]) or ''
+  return {length, redis.call('PTTL', KEYS[1]), held}
+end
+if ARGV[1] ~= '' then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return false";
 
-/// Writes a value over a claim: if one of its two still stands, or nothing does any more; an empty value deletes.
+/// Writes a value over a claim: if one of its two still stands, or nothing does any more; an empty value deletes. Once
+/// more is as good as once, so that it may be tried again.
 const REPLACE: &str = "local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] and held ~= ARGV[2] then return 0 end
+if held and held ~= ARGV[1] and held ~= ARGV[2] and held ~= ARGV[3] then return 0 end
 if ARGV[3] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4]) end
 return 1";
+
+const AWAY: Refusal = Refusal::NotReady("calls with an Idempotency-Key cannot be checked at the moment");
 
 /// How much is kept, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -56,9 +69,15 @@ pub struct Settings {
 
 /// Calls that must not be made twice.
 pub struct Answers {
-    principals: Arc<Principals>,
+    claims: Link,
+    /// For large values.
+    bodies: Link,
+    /// Of those who hold large values more than once.
+    turns: Semaphore,
     key: AnswerKey,
     room: Arc<Room>,
+    /// For large answers on their way to clients once more.
+    replays: Arc<Room>,
     metrics: Arc<Metrics>,
     pub(super) waiting: Waiting,
     /// How much is kept, and for how long.
@@ -84,8 +103,8 @@ impl Asked {
 pub enum Found {
     /// Nothing: it is ours to make.
     Nothing(Claim),
-    /// It was made, with this answer.
-    Answered(Answer),
+    /// It was made, with this answer; a large one has its share until it was given again.
+    Answered(Answer, Option<Share>),
 }
 
 /// The right to make a call, which no other gateway has as long as it is renewed.
@@ -99,11 +118,13 @@ pub struct Claim {
 }
 
 impl Answers {
-    /// Keeps them sealed under this key.
+    /// Keeps them in this Redis, sealed under this key.
     #[must_use]
-    pub fn new(principals: Arc<Principals>, key: AnswerKey, metrics: Arc<Metrics>, settings: Settings) -> Self {
-        let (room, waiting) = (Room::new(settings.total), Waiting::default());
-        Self { principals, key, room, metrics, waiting, settings }
+    pub fn new(redis: redis::Client, key: AnswerKey, metrics: Arc<Metrics>, settings: Settings) -> Self {
+        let (room, replays) = (Room::new(settings.total), Room::new(settings.total / REPLAYS));
+        let (claims, bodies) = (Link::new(redis.clone()), Link::new(redis));
+        let (turns, waiting) = (Semaphore::new(LARGE_AT_ONCE), Waiting::default());
+        Self { claims, bodies, turns, key, room, replays, metrics, waiting, settings }
     }
 
     /// What a user asks under his key with a request, given as texts.
@@ -123,22 +144,40 @@ impl Answers {
         let sealed = if share.is_ok() { self.seal(&asked, State::Running).await? } else { Vec::new() };
         let mut eval = redis::cmd("EVAL");
         eval.arg(CLAIM).arg(1).arg(Key::idempotent(&asked.name).as_str());
-        eval.arg(&sealed).arg(millis(self.settings.claim));
+        eval.arg(&sealed).arg(millis(self.settings.claim)).arg(LARGE);
         // An answer that does not arrive leaves open whether the call is ours: the claim then runs out by itself.
-        let held: Option<(Vec<u8>, i64)> = self.ask(&eval).await.inspect_err(|_| counted("refused"))?;
-        let Some((held, stays)) = held else {
+        let held: Option<(usize, i64, Vec<u8>)> =
+            self.ask(&self.claims, &eval).await.inspect_err(|_| counted("refused"))?;
+        // It is our own if the connection broke after it was written.
+        let held = held.filter(|(_, _, held)| held.is_empty() || *held != sealed);
+        let Some((length, stays, held)) = held else {
             let share = share.map_err(Refusal::AnswersFull).inspect_err(|_| counted("refused"))?;
             counted("made");
             return Ok(Found::Nothing(Claim { asked, running: sealed, begun: OnceLock::new(), share }));
         };
-        let stays = Duration::from_millis(stays.try_into().unwrap_or(0));
-        let entry = self.open(held, asked.name).await?.ok_or_else(|| {
-            tracing::error!("redis holds an answer that cannot be opened");
-            Refusal::NotReady("the answer of before cannot be read")
-        })?;
-        let told = entry.tell(&asked.fingerprint, self.settings.keep.saturating_sub(stays), self.settings.claim);
+        let told = self.told(&asked, length, stays, held).await;
         counted(if told.is_ok() { "replayed" } else { "refused" });
-        Ok(Found::Answered(told.map_err(Refusal::Again)?))
+        told.map(|(answer, share)| Found::Answered(answer, share))
+    }
+
+    /// The answer to a call that was made, and its share if it is large.
+    async fn told(
+        &self,
+        asked: &Asked,
+        length: usize,
+        stays: i64,
+        held: Vec<u8>,
+    ) -> Result<(Answer, Option<Share>), Refusal> {
+        let (entry, share) = if length < LARGE {
+            (self.open(held, asked.name).await?, None)
+        } else {
+            let share = self.replays.wait(asked.user, length, PATIENCE).await.map_err(Refusal::AnswersFull)?;
+            (self.fetch(asked).await?, Some(share))
+        };
+        let stays = Duration::from_millis(stays.try_into().unwrap_or(0));
+        let silent = self.settings.keep.saturating_sub(stays);
+        let answer = entry.tell(&asked.fingerprint, silent, self.settings.claim).map_err(Refusal::Again)?;
+        Ok((answer, share))
     }
 
     /// Makes a claimed call and keeps the claim meanwhile.
@@ -171,14 +210,36 @@ impl Answers {
         let heavy = matches!(&state, State::Answered(answer) if answer.body.len() >= HEAVY);
         let (key, name, entry) = (self.key.clone(), asked.name, Entry { fingerprint: asked.fingerprint, state });
         let seal = move || key.seal(&entry.to_text(), &name);
-        if heavy { spawn_blocking(seal).await.map_err(|_| Refusal::Internal) } else { Ok(seal()) }
+        if !heavy {
+            return Ok(seal());
+        }
+        let _turn = self.turn().await;
+        spawn_blocking(seal).await.map_err(|_| Refusal::Internal)
     }
 
-    /// Opens an entry, none if it is none of ours; a large one off the threads that relay streams.
-    async fn open(&self, sealed: Vec<u8>, name: AnswerDigest) -> Result<Option<Entry>, Refusal> {
+    /// Opens an entry; a large one off the threads that relay streams.
+    async fn open(&self, sealed: Vec<u8>, name: AnswerDigest) -> Result<Entry, Refusal> {
         let (key, heavy) = (self.key.clone(), sealed.len() >= HEAVY);
-        let open = move || key.open(&sealed, &name).ok().and_then(|text| Entry::from_text(&text));
-        if heavy { spawn_blocking(open).await.map_err(|_| Refusal::Internal) } else { Ok(open()) }
+        let open = move || key.open(&sealed, &name).ok().and_then(Entry::from_text);
+        let opened = if heavy { spawn_blocking(open).await.map_err(|_| Refusal::Internal)? } else { open() };
+        opened.ok_or_else(|| {
+            tracing::error!("redis holds an answer that cannot be opened");
+            Refusal::NotReady("the answer of before cannot be read")
+        })
+    }
+
+    /// Gets an entry that is large.
+    async fn fetch(&self, asked: &Asked) -> Result<Entry, Refusal> {
+        let busy = |_| Refusal::AnswersFull(Full { whose: Owner::All, free_in: None });
+        let _turn = timeout(PATIENCE, self.turn()).await.map_err(busy)?;
+        let mut get = redis::cmd("GET");
+        let sealed: Option<Vec<u8>> = self.ask(&self.bodies, get.arg(Key::idempotent(&asked.name).as_str())).await?;
+        // Its time is over since it was found: whoever asks again makes the call.
+        self.open(sealed.ok_or(AWAY)?, asked.name).await
+    }
+
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("nobody closes it")
     }
 
     async fn renew(&self, claim: &Claim) -> Infallible {
@@ -196,7 +257,11 @@ impl Answers {
         let mut eval = redis::cmd("EVAL");
         eval.arg(REPLACE).arg(1).arg(Key::idempotent(&claim.asked.name).as_str());
         eval.arg(&claim.running).arg(claim.begun.get().map_or(&claim.running, |begun| begun));
-        self.ask(eval.arg(text).arg(millis(keep))).await
+        if text.len() < LARGE {
+            return self.ask(&self.claims, eval.arg(text).arg(millis(keep))).await;
+        }
+        let _turn = self.turn().await;
+        self.ask(&self.bodies, eval.arg(text).arg(millis(keep))).await
     }
 
     /// Redis was away for longer than a claim is good for: what it was told, or told others, is not what is.
@@ -205,17 +270,13 @@ impl Answers {
         tracing::warn!("redis was away for too long: a call with an idempotency key may be made twice");
     }
 
-    async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Refusal> {
-        let away = Refusal::NotReady("calls with an Idempotency-Key cannot be checked at the moment");
-        let mut connection = self.principals.connection().map_err(|_| away.clone())?;
-        match timeout(PATIENCE, command.query_async(&mut connection)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
+    async fn ask<T: redis::FromRedisValue>(&self, link: &Link, command: &redis::Cmd) -> Result<T, Refusal> {
+        link.ask(command).await.map_err(|error| {
+            if !error.is_io_error() {
                 tracing::warn!(%error, "cannot ask for calls with an idempotency key");
-                Err(away)
             }
-            Err(_) => Err(away),
-        }
+            AWAY
+        })
     }
 }
 

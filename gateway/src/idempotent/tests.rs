@@ -68,10 +68,10 @@ fn a_call_is_named_by_its_user_and_key_and_told_from_others_by_all_that_is_asked
 fn each_state_is_read_as_it_was_written() {
     for state in [State::Running, State::Begun, State::NotKept, State::Answered(answer(b"{}\n\n\xff"))] {
         let entry = Entry { fingerprint: FIRST, state };
-        assert_eq!(Entry::from_text(&entry.to_text()), Some(entry));
+        assert_eq!(Entry::from_text(entry.to_text()), Some(entry));
     }
     for bad in [b"".as_slice(), b"\n", b"{}\n", b"{\"fingerprint\":\"00\",\"state\":\"running\"}\n"] {
-        assert_eq!(Entry::from_text(bad), None);
+        assert_eq!(Entry::from_text(bad.to_vec()), None);
     }
 }
 
@@ -152,6 +152,6 @@ proptest! {
 
     #[test]
     fn no_text_makes_reading_an_entry_panic(text in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Entry::from_text(&text);
+        let _ = Entry::from_text(text);
     }
 }

@@ -47,16 +47,12 @@ impl Parts {
         }));
         let directory = self.directory.clone();
         server.add_service(lifecycle.duty("directory", move |stop| until(stop, directory.clone().follow())));
-        let (principals, answers) = (self.principals.clone(), self.answers.clone());
-        server.add_service(lifecycle.duty("principals", move |stop| {
-            let (principals, answers) = (principals.clone(), answers.clone());
-            async move {
-                tokio::select! {
-                    () = principals.follow() => {}
-                    // Over the connection that the other one keeps.
-                    () = answers.run(stop) => {}
-                }
-            }
+        let principals = self.principals.clone();
+        server.add_service(lifecycle.duty("principals", move |stop| until(stop, principals.clone().follow())));
+        let answers = self.answers.clone();
+        server.add_service(lifecycle.duty("answers", move |stop| {
+            let answers = answers.clone();
+            async move { answers.run(stop).await }
         }));
         let memory = self.memory.clone();
         server.add_service(lifecycle.duty("memory", move |stop| until(stop, memory.clone().follow())));

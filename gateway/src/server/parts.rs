@@ -78,6 +78,7 @@ impl Parts {
         let quota = Arc::new(Quota::new(principals.clone(), leases.clone(), log.writer()));
         let (slots, loads) = (Arc::new(Instances::new(leases.clone())), Arc::new(Loads::default()));
         let books = (limits.clone(), quota.clone(), slots.clone());
+        let answers = answers(config, redis.clone(), &metrics)?;
         Ok(Self {
             clock,
             desk: Desk::new(leases, questions, books, loads.clone(), redis, log.writer()),
@@ -89,7 +90,7 @@ impl Parts {
                 linger: config.upgrade.linger,
             }),
             directory: Directory::new(config, clock, metrics.clone())?,
-            answers: answers(config, &principals, &metrics)?,
+            answers,
             places: Arc::new(places(config, &slots, &loads, &metrics)),
             certificates: Certificates::load(&config.certificates, &config.domain, metrics.tls.clone())?,
             pool: Pool::new(bounds(config), metrics.clone()),
@@ -235,7 +236,7 @@ fn services(config: &Config) -> Services {
     }
 }
 
-fn answers(config: &Config, principals: &Arc<Principals>, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<Answers>> {
+fn answers(config: &Config, redis: redis::Client, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<Answers>> {
     let key = DirectoryKey::from_hex(config.directory_key.reveal()).context("reading the directory key")?;
     let settings = idempotent::Settings {
         keep: config.calls.idempotent,
@@ -244,7 +245,7 @@ fn answers(config: &Config, principals: &Arc<Principals>, metrics: &Arc<Metrics>
         run_on: config.calls.idempotent_run_on,
         claim: config.calls.idempotent_claim,
     };
-    Ok(Arc::new(Answers::new(principals.clone(), key.answer_key(), metrics.clone(), settings)))
+    Ok(Arc::new(Answers::new(redis, key.answer_key(), metrics.clone(), settings)))
 }
 
 fn bounds(config: &Config) -> Bounds {

@@ -20,6 +20,8 @@ const DONE: &str = "data: [DONE]\n\n";
 const LONGEST: Duration = Duration::from_secs(15);
 /// All of a gateway that closes its connections was told to stop by then.
 const TOLD_TO_STOP: Duration = Duration::from_secs(3);
+/// A question to Redis is given up by then.
+const GIVEN_UP: Duration = Duration::from_secs(3);
 
 fn answer() -> Vec<String> {
     vec![content("one"), content("two"), DONE.into()]
@@ -237,6 +239,51 @@ async fn a_client_that_left_gets_the_whole_answer_when_it_asks_again_and_pays_on
 }
 
 #[tokio::test]
+async fn what_came_after_a_client_had_left_is_not_billed_if_nobody_can_get_it() {
+    // The answer is lost because its time is over, because it is too large, because there is no room for it.
+    for setting in ["--idempotent-run-on=1", "--idempotent-answer=1000", "--idempotent-answers=16384"] {
+        let (instance, pieces) = fed().await;
+        let platform = Platform::start(&[&instance], wishes(&[setting])).await;
+        let mut raw = Raw::connect(&platform).await;
+        raw.send(&keyed(&platform, "llm-chute", "key-1", &chat(true))).await;
+        for text in ["one", "two", "three", "four", "five"] {
+            pieces.send(content(text)).await.unwrap();
+        }
+        raw.read_until("five").await;
+        drop(raw);
+        for text in ["six", "seven", &"x".repeat(2000)] {
+            pieces.send(content(text)).await.unwrap();
+        }
+        instance.abandoned.clone().wait_for(|abandoned| *abandoned == 1).await.unwrap();
+        let got = call_until_over(platform.http, &platform, "key-1", &chat(true)).await;
+        assert_eq!((got.status, code(&got).as_str()), (410, "answer_not_kept"), "{setting}");
+        let record = records_in_all(&platform, platform.http, 1).await.remove(0);
+        let told = (record.outcome, record.delivered, record.facts.tokens);
+        assert_eq!(told, (Outcome::Aborted, true, 5), "{setting}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_one_piece_that_nobody_got_and_nobody_can_get_is_not_billed_and_made_anew() {
+    let lost = Act::Late(
+        Duration::from_secs(1),
+        r#"{"choices":[{"message":{"content":"TEXT"}}]}"#.replace("TEXT", &"x".repeat(2000)),
+    );
+    let scripted = Scripted::start([lost, Act::Json("{}".into()), Act::Stream(answer())]).await;
+    let platform = Platform::start(&[&scripted], wishes(&["--idempotent-answer=1000"])).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&keyed(&platform, "llm-chute", "key-1", &chat(false))).await;
+    eventually("the instance is asked", async || scripted.asked() == 1).await;
+    drop(raw);
+    let got = call_until_over(platform.http, &platform, "key-1", &chat(false)).await;
+    assert_eq!((got.status, got.text().as_str(), got.field("idempotent-replayed")), (200, "{}", None));
+    let records = records_in_all(&platform, platform.http, 2).await;
+    let told = |record: &Record| (record.outcome, record.delivered, record.facts.tokens);
+    assert_eq!(told(&records[0]), (Outcome::Aborted, false, 0));
+    assert_eq!((records[1].outcome, records[1].delivered), (Outcome::Finished, true));
+}
+
+#[tokio::test]
 async fn a_client_that_left_is_waited_for_so_long_and_no_longer() {
     let (instance, pieces) = fed().await;
     let platform = Platform::start(&[&instance], wishes(&["--idempotent-run-on=0.3"])).await;
@@ -325,9 +372,28 @@ async fn what_came_of_a_call_is_kept_although_redis_was_away_at_its_end() {
     let (instance, platform, mut raw) = ends_without_redis().await;
     let first = raw.answer().await;
     assert_eq!((first.text(), first.complete), (content("one") + DONE, true));
+    tokio::time::sleep(GIVEN_UP).await;
     platform.redis.thaw();
     assert_replayed(&call_until_over(platform.http, &platform, "key-1", &chat(true)).await, &first);
     assert_eq!(instance.asked(), 1);
+    platform.is_idle().await;
+    assert_eq!(platform.metric("chutes_gateway_idempotent_total{result=\"forgotten\"}").await, 0.0);
+}
+
+#[tokio::test]
+async fn connections_to_redis_that_broke_are_opened_anew_for_the_next_call() {
+    let scripted = Scripted::start([Act::Json(large())]).await;
+    let platform = Platform::start(&[&scripted], Wishes::default()).await;
+    let first = call_at(platform.http, &platform, "key-1", &chat(false)).await;
+    for _ in 0..2 {
+        assert_replayed(&call_until_over(platform.http, &platform, "key-1", &chat(false)).await, &first);
+        let ours = connected(&platform, |client| client.contains(" cmd=eval ") || client.contains(" cmd=get "));
+        assert_eq!(ours.len(), 2, "one for claims, one for what is large");
+        for id in ours {
+            redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).exec(&mut platform.redis.connection()).unwrap();
+        }
+    }
+    assert_eq!(scripted.asked(), 1);
 }
 
 #[tokio::test]
@@ -399,6 +465,115 @@ async fn a_call_whose_gateway_was_killed_while_it_answered_is_never_made_anew() 
     let [lost] = &records[..] else { panic!("{records:?}") };
     assert_eq!((lost.outcome, lost.delivered, lost.facts.tokens), (Outcome::Lost, true, 1));
     assert_eq!(instance.requests.lock().unwrap().len(), 1, "it was made twice");
+}
+
+/// An answer of several MiB, more than is on the way to a client with room for little.
+fn large() -> String {
+    let numbers: Vec<String> = (0..400_000).map(|number: u32| number.wrapping_mul(2_654_435_761).to_string()).collect();
+    format!(r#"{{"choices":[],"numbers":[{}]}}"#, numbers.join(","))
+}
+
+/// Of those who are connected to Redis, the numbers of some.
+fn connected(platform: &Platform, wanted: impl Fn(&str) -> bool) -> Vec<u64> {
+    let all: String = redis::cmd("CLIENT").arg("LIST").query(&mut platform.redis.connection()).unwrap();
+    let wanted = all.lines().filter(|client| wanted(client));
+    wanted.map(|client| client.split([' ', '=']).nth(1).unwrap().parse().unwrap()).collect()
+}
+
+/// Calls of users the gateway has not heard of, until `done`; the most memory it had in use meanwhile.
+async fn strangers(platform: &Platform, done: impl Future) -> usize {
+    let known = request(platform, "POST", "llm-chute", CHAT, &chat(false));
+    let mut most = 0;
+    let served = async {
+        loop {
+            let stranger = platform.another_key(UserId::random());
+            let mut raw = Raw::connect(platform).await;
+            raw.send(String::from_utf8(known.clone()).unwrap().replace(&platform.key, &stranger).as_bytes()).await;
+            assert_eq!(raw.answer().await.status, 200, "a caller who is not known yet");
+            most = most.max(platform.resident());
+        }
+    };
+    tokio::select! {
+        _ = done => {}
+        () = served => {}
+    }
+    most
+}
+
+#[tokio::test]
+async fn a_large_answer_repeated_by_many_at_once_takes_little_memory_and_nobody_elses_connection() {
+    const READERS: usize = 90;
+    const SLOW: usize = 10;
+    /// So many of them one user may have on their way at once: a sixteenth of the room.
+    const AT_ONCE: usize = 2;
+    const ROOM: &str = "--idempotent-answers=167772160";
+    const MEMORY: usize = 96 << 20;
+    let scripted = Scripted::start([Act::Json(large()), Act::Json("{}".into())]).await;
+    let platform = Platform::start(&[&scripted], wishes(&[ROOM])).await;
+    let call = keyed(&platform, "llm-chute", "key-1", &chat(false));
+    let first = call_at(platform.http, &platform, "key-1", &chat(false)).await;
+    assert_replayed(&call_until_over(platform.http, &platform, "key-1", &chat(false)).await, &first);
+    let follower = || connected(&platform, |client| client.contains(" flags=tB "));
+    let (followed, before) = (follower(), platform.resident());
+    assert_eq!(followed.len(), 1);
+    let judge = |got: &Answer| match got.status {
+        200 => assert!(got.field("idempotent-replayed").is_some() && got.body == first.body, "another answer"),
+        status => assert_eq!((status, code(got).as_str(), got.field("retry-after")), (429, "answers_full", Some("2"))),
+    };
+
+    let reading = futures::future::join_all((0..READERS).map(async |_| {
+        let mut raw = Raw::connect(&platform).await;
+        raw.send(&call).await;
+        judge(&raw.answer().await);
+    }));
+    let most = strangers(&platform, reading).await.saturating_sub(before);
+    assert!(most < MEMORY, "{READERS} readers took {most} bytes of memory");
+
+    let mut slow = Vec::new();
+    for _ in 0..SLOW {
+        let mut raw = Raw::connect_narrow(&platform).await;
+        raw.send(&call).await;
+        slow.push(raw);
+    }
+    let told = futures::future::join_all(slow.iter_mut().map(|raw| {
+        raw.read_until(
+            "
+",
+        )
+    }));
+    let most = strangers(&platform, told).await.saturating_sub(before);
+    assert!(most < MEMORY, "{SLOW} slow readers took {most} bytes of memory");
+    let mut whole = 0;
+    for mut raw in slow {
+        let got = raw.answer().await;
+        judge(&got);
+        whole += usize::from(got.status == 200);
+    }
+    assert_eq!(whole, AT_ONCE);
+    assert_replayed(&call_at(platform.http, &platform, "key-1", &chat(false)).await, &first);
+    assert_eq!(follower(), followed, "the connection over which principals are followed broke");
+}
+
+#[tokio::test]
+async fn what_came_after_a_client_had_left_is_not_billed_when_its_gateway_was_killed() {
+    const PIECE: usize = 64 << 10;
+    /// More than is on the way from an instance that nobody listens to.
+    const PIECES: usize = 400;
+    let (instance, pieces) = fed().await;
+    let mut platform = Platform::start(&[&instance], wishes(&["--idempotent-answer=50000000"])).await;
+    let _second = platform.second(&[]).await;
+    let mut raw = Raw::connect(&platform).await;
+    raw.send(&keyed(&platform, "llm-chute", "key-1", &chat(true))).await;
+    pieces.send(content("one")).await.unwrap();
+    raw.read_until("one").await;
+    drop(raw);
+    for _ in 0..PIECES {
+        pieces.send(content(&"x".repeat(PIECE))).await.unwrap();
+    }
+    platform.kill().await;
+    let records = platform.records(1).await;
+    let [lost] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((lost.outcome, lost.delivered, lost.facts.tokens), (Outcome::Lost, true, 1));
 }
 
 fn one_call_a_day(user: &mut UserEntry) {

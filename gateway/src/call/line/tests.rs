@@ -51,7 +51,7 @@ async fn relayed(
     let mut relay = relay(pieces, hide_usage);
     line.wait(tokio::time::sleep(prefill)).await.unwrap();
     line.begin().await.unwrap();
-    let ended = relay.run(&mut line, Bytes::new(), IDLE, &mut |_: &Meter, _: Option<Duration>| ()).await;
+    let ended = relay.run(&mut line, Bytes::new(), IDLE, &mut |_: &Meter, _, _| ()).await;
     (written(&client), ended, relay.meter().counters().chunks)
 }
 

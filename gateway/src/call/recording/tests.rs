@@ -52,11 +52,27 @@ async fn the_rest_is_recorded_when_the_client_has_left_but_not_for_ever() {
         let waited = tokio::time::timeout(RUN_ON / 2, recording.gone()).await;
         assert!(waited.is_err());
         recording.write(piece("two")).await.unwrap();
-        assert_eq!(recording.reach(), Reach::All, "it is kept for whoever asks again");
+        assert!(recording.has_left());
+        assert_eq!(recording.reach(), if refuses { Reach::None } else { Reach::All }, "what the client itself has");
         recording.gone().await;
         assert_eq!(started.elapsed(), RUN_ON);
         assert_eq!(recording.into_answer().unwrap().0.body, piece("onetwo"));
         assert_eq!(client.written.len(), usize::from(!refuses));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_begins_after_the_client_has_left_is_not_said_to_have_begun() {
+    for leaves in [true, false] {
+        let (mut client, mut begun) = (ScriptedClient { leaves, ..ScriptedClient::default() }, false);
+        let share = Room::new(800).take(protocol::ids::UserId::random(), 0, std::time::Instant::now()).ok();
+        let begins = Box::pin(async { begun = true });
+        let mut recording = Recording::new(&mut client, begins, RUN_ON, LARGEST, share);
+        assert!(tokio::time::timeout(RUN_ON / 2, recording.gone()).await.is_err());
+        recording.begin(head()).await.unwrap();
+        recording.write(piece("one")).await.unwrap();
+        assert_eq!(recording.into_answer().unwrap().0.body, piece("one"));
+        assert_eq!((begun, client.written.len()), (!leaves, usize::from(!leaves)));
     }
 }
 

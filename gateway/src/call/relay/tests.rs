@@ -43,7 +43,7 @@ async fn run(relay: &mut Relay<ScriptedAnswer>, client: &mut ScriptedClient) -> 
     let mut noted = Vec::new();
     let head = Head { status: http::StatusCode::OK, fields: vec![], length: None };
     let mut line = Line::new(client, head, None);
-    let mut note = |meter: &Meter, _: Option<Duration>| noted.push(meter.counters().chunks);
+    let mut note = |meter: &Meter, _: bool, _: Option<Duration>| noted.push(meter.counters().chunks);
     let ended = relay.run(&mut line, Bytes::new(), IDLE, &mut note).await;
     (ended, noted)
 }
