@@ -46,7 +46,10 @@ impl Directory {
             self.metrics.redis.directory.set(0);
             // Once until it is followed again.
             if !std::mem::replace(&mut is_told, true) {
-                tracing::warn!(error = format!("{error:#}"), "the directory is not followed, the last good one serves on");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the directory is not followed, the last good one serves on"
+                );
             }
             tokio::time::sleep(RETRY_AFTER).await;
         }
