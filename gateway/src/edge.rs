@@ -13,7 +13,7 @@ mod sent;
 mod upload;
 mod watched;
 
-pub use self::door::{BeforeTls, Door, follow, head_is_read};
+pub use self::door::{BeforeTls, Door, answer_is_torn, follow, head_is_read};
 pub use self::head::Largest;
 pub use self::sent::Answer;
 pub use self::upload::Upload;

@@ -37,7 +37,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let mut proxy = HttpProxy::new(parts.proxy(config)?, server.configuration.clone());
     proxy.handle_init_modules();
     let proxy = Patient::new(proxy, lifecycle.clone());
-    let door = Door::new(proxy, &config.edge, parts.admission.clone(), parts.metrics.clone());
+    let stall = config.client.client_stall;
+    let door = Door::new(proxy, &config.edge, stall, parts.admission.clone(), parts.metrics.clone());
     let app = Counted::new(door, lifecycle.clone());
     let edge = Listening::with_listeners("edge".into(), parts.listeners(config)?, app);
     server.add_service(parts.upgrade.accepting(edge, lifecycle.stopping()));

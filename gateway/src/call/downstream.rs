@@ -12,8 +12,8 @@ use tracing::debug;
 
 use super::http2::Body;
 use super::socket;
-use crate::framing;
 use crate::refusal::Refusal;
+use crate::{edge, framing};
 
 /// How often the connection of a silent client is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -187,7 +187,11 @@ impl Downstream for Client<'_> {
             Some(body) => body.write(piece).await,
             None => {
                 let written = self.session.write_response_body(piece, false).await;
-                self.torn = written.is_err();
+                if written.is_err() {
+                    self.torn = true;
+                    self.session.set_keepalive(None);
+                    edge::answer_is_torn(self.session);
+                }
                 written.map_err(|_| Gone)
             }
         }

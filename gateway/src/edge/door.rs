@@ -57,16 +57,33 @@ struct Connection {
 }
 
 impl<A> Door<A> {
-    /// A way in to this application.
+    /// A way in to this application; a client may take nothing of what is written for so long.
     #[must_use]
-    pub fn new(app: A, settings: &config::Edge, admission: Arc<Admission>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        app: A,
+        settings: &config::Edge,
+        stall: Duration,
+        admission: Arc<Admission>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(Duration::from_secs(settings.keep_alive));
         let (app, keep_alive) = (Arc::new(app), settings.keep_alive);
         let requests = Requests { app, keep_alive, options, http2: http2(settings), metrics: metrics.clone() };
-        let terms =
-            Terms { head_within: settings.head_within, largest: settings.largest(), resets: settings.http2_resets };
+        let terms = Terms {
+            head_within: settings.head_within,
+            largest: settings.largest(),
+            resets: settings.http2_resets,
+            stall,
+        };
         Self { requests: Arc::new(requests), admission, terms, metrics }
+    }
+}
+
+/// Says that a write of an answer over HTTP/1.1 broke off, so that nothing more goes out on its connection.
+pub fn answer_is_torn(session: &ServerSession) {
+    if let Some(connection) = connection_of(session) {
+        connection.progress.tear();
     }
 }
 

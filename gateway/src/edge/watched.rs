@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub(super) struct Terms {
     pub(super) largest: Largest,
     /// Streams a client of HTTP/2 may reset before it is asked to leave.
     pub(super) resets: usize,
+    /// How long it may take nothing of what is written.
+    pub(super) stall: Duration,
 }
 
 /// What the proxy tells of the requests on a connection.
@@ -48,6 +50,8 @@ pub(super) struct Progress {
     phase: AtomicU32,
     /// Bytes of all requests so far, their bodies included. Where the framework has escaped a target these are too many.
     taken: AtomicU64,
+    /// Whether an answer broke off in the middle of a write.
+    torn: AtomicBool,
 }
 
 /// A connection under watch.
@@ -59,6 +63,8 @@ pub(super) struct Watched {
     protocol: Protocol,
     /// Armed while a head is arriving.
     late: Option<Pin<Box<Sleep>>>,
+    /// Armed while the client takes nothing of what is written.
+    stalled: Option<Pin<Box<Sleep>>>,
     last_words: Option<LastWords>,
 }
 
@@ -91,6 +97,11 @@ impl Progress {
         self.phase.fetch_or(1, Ordering::Relaxed);
     }
 
+    /// An answer broke off in the middle of a write: more would be read as a part of it.
+    pub(super) fn tear(&self) {
+        self.torn.store(true, Ordering::Relaxed);
+    }
+
     fn current(&self) -> u32 {
         self.phase.load(Ordering::Relaxed)
     }
@@ -118,7 +129,7 @@ impl Watched {
             _ => Protocol::Http1 { at: progress.current(), progress, head: Head::default(), received: 0 },
         };
         let late = Some(Box::pin(tokio::time::sleep(terms.head_within)));
-        Self { inner, terms, metrics, digest, protocol, late, last_words: None }
+        Self { inner, terms, metrics, digest, protocol, late, stalled: None, last_words: None }
     }
 
     /// Starts over where the proxy has come to another request.
@@ -196,6 +207,27 @@ impl Watched {
         self.last_words.is_some()
     }
 
+    /// Writes to the client, unless its last answer is torn; an error once it has taken nothing for too long.
+    fn send<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if let Protocol::Http1 { progress, .. } = &self.protocol
+            && progress.torn.load(Ordering::Relaxed)
+        {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let written = write(Pin::new(&mut self.inner), context);
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stall = self.terms.stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
     fn set_timer(&mut self) {
         if !self.is_in_head() {
             self.late = None;
@@ -243,7 +275,7 @@ impl AsyncWrite for Watched {
         if self.is_replaced() {
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = ready!(Pin::new(&mut self.inner).poll_write(context, bytes))?;
+        let written = ready!(self.send(context, |inner, context| inner.poll_write(context, bytes)))?;
         if let Protocol::Http2 { writing, .. } = &mut self.protocol {
             writing.wrote(&bytes[..written]);
         }
@@ -251,7 +283,7 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.inner).poll_flush(context))?;
+        ready!(self.send(context, |inner, context| inner.poll_flush(context)))?;
         if let Protocol::Http2 { writing, .. } = &mut self.protocol {
             writing.flushed();
         }
@@ -264,7 +296,7 @@ impl AsyncWrite for Watched {
             ready!(last_words.poll(&mut this.inner, context));
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.inner).poll_shutdown(context)
+        this.send(context, |inner, context| inner.poll_shutdown(context))
     }
 
     fn poll_write_vectored(
@@ -275,7 +307,7 @@ impl AsyncWrite for Watched {
         if self.is_replaced() {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
-        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(context, slices))?;
+        let written = ready!(self.send(context, |inner, context| inner.poll_write_vectored(context, slices)))?;
         if let Protocol::Http2 { writing, .. } = &mut self.protocol {
             let mut rest = written;
             for slice in slices {
@@ -295,7 +327,8 @@ impl AsyncWrite for Watched {
 #[async_trait]
 impl Shutdown for Watched {
     async fn shutdown(&mut self) {
-        Shutdown::shutdown(&mut *self.inner).await;
+        // What is still to be written may wait for a client that never reads.
+        let _ = tokio::time::timeout(self.terms.stall, Shutdown::shutdown(&mut *self.inner)).await;
     }
 }
 

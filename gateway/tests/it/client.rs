@@ -63,10 +63,11 @@ impl Raw {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Connects with room for little of what comes.
-    pub(crate) async fn connect_narrow(platform: &Platform) -> Self {
+    /// Connects with room for so many bytes of what comes. With less than a segment of the loopback, 64 KiB, it comes
+    /// slowly: the sender waits for a window of that size.
+    pub(crate) async fn connect_narrow(platform: &Platform, room: u32) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(16 << 10).unwrap();
+        socket.set_recv_buffer_size(room).unwrap();
         let stream = socket.connect(([127, 0, 0, 1], platform.http).into()).await.unwrap();
         Self { stream, buffer: Vec::new() }
     }

@@ -531,7 +531,7 @@ async fn a_large_answer_repeated_by_many_at_once_takes_little_memory_and_nobody_
 
     let mut slow = Vec::new();
     for _ in 0..SLOW {
-        let mut raw = Raw::connect_narrow(&platform).await;
+        let mut raw = Raw::connect_narrow(&platform, 16 << 10).await;
         raw.send(&call).await;
         slow.push(raw);
     }

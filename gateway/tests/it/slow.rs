@@ -66,7 +66,7 @@ async fn clients_of_http1_that_do_not_read_hold_the_instance_back_and_are_left_i
     let before = platform.resident();
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
-        let mut raw = Raw::connect_narrow(&platform).await;
+        let mut raw = Raw::connect_narrow(&platform, 256 << 10).await;
         raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(true))).await;
         raw.read_until("xxx").await;
         clients.push(raw);
@@ -77,9 +77,11 @@ async fn clients_of_http1_that_do_not_read_hold_the_instance_back_and_are_left_i
     // Beside the streams there is what the first call ever allocates.
     assert!(grown < CLIENTS * MEMORY + (8 << 20), "{CLIENTS} streams took {grown} bytes of memory");
     let records = left(&instance, &platform, CLIENTS).await;
+    platform.until("chutes_gateway_connections", |open| open == 0.0).await;
     for mut client in clients {
-        // What is sent in one chunk counts if all of it left.
-        let got = client.answer().await;
+        // What is sent in one chunk counts if all of it left. Behind it the connection ends: another answer would be read
+        // as a part of this one.
+        let got = tokio::time::timeout(STALL, client.answer()).await.expect("the connection is closed");
         assert!(!got.complete);
         let call: CallId = got.field("x-chutes-invocationid").unwrap().parse().unwrap();
         let chunks = got.text().matches("data:").count();
@@ -187,7 +189,7 @@ async fn an_answer_in_one_piece_counts_whole_once_its_client_may_have_a_part_of_
         assert_eq!((record.delivered, record.facts.tokens), (true, WINDOW as u64), "HTTP/2, leaves: {leaves}");
 
         let (_instance, platform) = impatient(whole(MORE_THAN_FITS)).await;
-        let mut raw = Raw::connect_narrow(&platform).await;
+        let mut raw = Raw::connect_narrow(&platform, 16 << 10).await;
         raw.send(&request(&platform, "POST", "llm-chute", CHAT, &chat(false))).await;
         raw.read_until("xxx").await;
         let raw = (!leaves).then_some(raw);
