@@ -19,7 +19,8 @@
 //!   lets in at most [`share`] of a limit. All together at most `limit + (gateways - 1) × share` in the minute in which
 //!   Redis left, `gateways × share` afterwards. An allowance that is worth money has no share: only what is ready.
 //! * Redis emptied, restarted on what it had saved, or without a word from any gateway for [`SILENT_AFTER`]: it gives out
-//!   nothing for [`SETTLE`], in which gateways claim again what they hold and otherwise keep to their share.
+//!   nothing for [`SETTLE`], in which gateways claim again what they hold and otherwise keep to their share. What takes
+//!   longer to claim, of very many limits at once, may be given out twice.
 //! * A gateway that died leaves its part of an allowance, with what it kept ready, unused until [`Terms::linger`] is over;
 //!   what of its calls is not counted by then, or by the time at which Redis loses its contents, comes on top.
 //! * A gateway that Redis does not hear for [`DEAD_AFTER`], while it hears others, loses its claims, those per minute a
