@@ -2,7 +2,7 @@
 //!
 //! The first stack is at its end because its instances are, which is how an overload looks where models run. The second
 //! has instances that answer at once, so that the processors of the machine, which the driver shares, are the limit: it
-//! says by how much it falls short of its purpose, and shows that nothing is lost and that it ends.
+//! says how much more than the peak the driver could ask for, and shows that nothing is lost and that it ends.
 
 use std::time::Duration;
 
