@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
-use protocol::ids::WriterId;
 use protocol::record::batch::{Batch, RawEntry};
+use protocol::record::ingest::{self, Arrived, Ends, Marks, Unstored, Wanted};
 use sqlx::PgPool;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::Task;
-use crate::clients::usage_stream::{UsageStream, Wanted};
+use crate::clients::usage_stream::UsageStream;
 use crate::db;
 use crate::metrics::Metrics;
 
@@ -37,16 +37,11 @@ pub struct IngestUsage {
     metrics: Arc<Metrics>,
 }
 
-/// Entries of one read, and what they say.
-struct Arrived {
-    entries: Vec<RawEntry>,
-    batch: Batch,
-}
-
-/// Entries of which everything is stored, and where that leaves their writers.
-struct Kept {
-    entries: Vec<RawEntry>,
-    marks: Vec<(WriterId, u64)>,
+/// One run of it.
+struct Run<'a> {
+    duty: &'a IngestUsage,
+    now: DateTime<Utc>,
+    until: Instant,
 }
 
 impl IngestUsage {
@@ -70,30 +65,12 @@ impl IngestUsage {
         Ok(())
     }
 
-    /// The next entries; none are left, or have come, when there are none.
-    async fn read(&self, wanted: Wanted) -> anyhow::Result<Option<Arrived>> {
-        let entries = self.stream.read(wanted).await?;
-        if entries.is_empty() {
-            return Ok(None);
-        }
-        // Thousands of records take milliseconds to read.
-        let arrived = spawn_blocking(move || Arrived { batch: Batch::read(&entries), entries });
-        arrived.await.context("reading a batch").map(Some)
-    }
-
-    /// Stores a batch, tells the writers, then lets go of the entries: a crash at any line repeats only what is harmless.
-    async fn settle(&self, arrived: Arrived, now: DateTime<Utc>) -> anyhow::Result<()> {
-        let kept = self.keep(arrived, now).await?;
-        self.tell(kept).await
-    }
-
-    /// Stores a batch and counts what it brought.
-    async fn keep(&self, arrived: Arrived, now: DateTime<Utc>) -> anyhow::Result<Kept> {
-        let stored = self.store(&arrived, now).await?;
-        self.metrics.ledger.inserted.inc_by(stored.inserted);
-        self.metrics.ledger.repeated.inc_by(stored.repeated);
-        self.metrics.ledger.contradicted.inc_by(stored.contradicted);
-        self.metrics.ledger.rejected.inc_by(stored.rejected);
+    fn count(&self, stored: &Stored) {
+        let counted = &self.metrics.ledger;
+        counted.inserted.inc_by(stored.inserted);
+        counted.repeated.inc_by(stored.repeated);
+        counted.contradicted.inc_by(stored.contradicted);
+        counted.rejected.inc_by(stored.rejected);
         if stored.contradicted > 0 {
             error!(
                 count = stored.contradicted,
@@ -103,74 +80,49 @@ impl IngestUsage {
         if stored.rejected > 0 {
             warn!(count = stored.rejected, "put unreadable usage entries aside");
         }
-        Ok(Kept { entries: arrived.entries, marks: stored.marks })
+    }
+}
+
+impl Ends for Run<'_> {
+    type Error = anyhow::Error;
+
+    fn has_time(&self) -> bool {
+        Instant::now() < self.until
     }
 
-    /// Tells the writers of a batch how far they are stored, and lets go of its entries.
-    async fn tell(&self, kept: Kept) -> anyhow::Result<()> {
-        self.stream.publish_marks(&kept.marks).await?;
-        self.stream.acknowledge(&kept.entries).await
+    async fn marks(&self) -> anyhow::Result<Marks> {
+        db::log_writers::list_marks(&self.duty.db, self.now - REMEMBERED).await.context("reading marks")
     }
 
-    /// Stores entries; halves those among which is one whose content Postgres refuses, until that one is put aside.
-    async fn store(&self, arrived: &Arrived, now: DateTime<Utc>) -> anyhow::Result<Stored> {
-        match store(&self.db, &arrived.batch, now).await {
-            Err(refusal) if refuses_content(&refusal) => {}
-            outcome => return outcome,
+    async fn replace_marks(&self, marks: &Marks) -> anyhow::Result<()> {
+        self.duty.stream.replace_marks(marks).await
+    }
+
+    async fn read(&self, wanted: Wanted) -> anyhow::Result<Option<Arrived>> {
+        let entries = self.duty.stream.read(wanted).await?;
+        if entries.is_empty() {
+            return Ok(None);
         }
-        let mut all = Stored::default();
-        let mut parts = vec![arrived.entries.as_slice()];
-        while let Some(part) = parts.pop() {
-            let stored = match (store(&self.db, &Batch::read(part), now).await, part) {
-                (Err(refusal), [entry]) if refuses_content(&refusal) => {
-                    store(&self.db, &Batch::rejecting(entry, &format!("{refusal:#}")), now).await?
-                }
-                (Err(refusal), part) if refuses_content(&refusal) => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([second, first]);
-                    continue;
-                }
-                (outcome, _) => outcome?,
-            };
-            all.add(stored);
-        }
-        Ok(all)
+        spawn_blocking(move || Arrived::new(entries)).await.context("reading a batch").map(Some)
     }
 
-    /// Settles what was delivered to an ingester that died, or to a run that failed; false when time is up.
-    async fn settle_pending(&self, until: Instant, now: DateTime<Utc>) -> anyhow::Result<bool> {
-        while let Some(arrived) = self.read(Wanted::Pending).await? {
-            self.settle(arrived, now).await?;
-            if Instant::now() >= until {
-                return Ok(false);
+    async fn store(&self, batch: &Batch) -> Result<Marks, Unstored<anyhow::Error>> {
+        match store(&self.duty.db, batch, self.now).await {
+            Ok(stored) => {
+                self.duty.count(&stored);
+                Ok(stored.marks)
             }
+            Err(error) if refuses_content(&error) => Err(Unstored::Refused(error)),
+            Err(error) => Err(Unstored::Failed(error)),
         }
-        Ok(true)
     }
 
-    /// Stores what comes until none is left or time is up. The next batch is read while one is stored; should that
-    /// fail, it is pending.
-    async fn keep_new(&self, until: Instant, now: DateTime<Utc>, kept: mpsc::Sender<Kept>) -> anyhow::Result<()> {
-        let mut next = self.read(Wanted::New).await?;
-        while let Some(arrived) = next {
-            let keep = async {
-                let batch = self.keep(arrived, now).await?;
-                kept.send(batch).await.context("nobody tells the writers")
-            };
-            let read = async { if Instant::now() < until { self.read(Wanted::New).await } else { Ok(None) } };
-            let (done, read) = tokio::join!(keep, read);
-            done?;
-            next = read?;
-        }
-        Ok(())
+    async fn publish_marks(&self, marks: &Marks) -> anyhow::Result<()> {
+        self.duty.stream.publish_marks(marks).await
     }
 
-    /// Tells the writers of each batch, while the next is stored.
-    async fn tell_all(&self, mut kept: mpsc::Receiver<Kept>) -> anyhow::Result<()> {
-        while let Some(batch) = kept.recv().await {
-            self.tell(batch).await?;
-        }
-        Ok(())
+    async fn let_go(&self, entries: &[RawEntry]) -> anyhow::Result<()> {
+        self.duty.stream.acknowledge(entries).await
     }
 }
 
@@ -181,13 +133,7 @@ impl Task for IngestUsage {
     async fn run(&self, now: DateTime<Utc>) -> anyhow::Result<()> {
         let until = Instant::now() + RUN;
         self.make_partitions(now).await?;
-        let marks = db::log_writers::list_marks(&self.db, now - REMEMBERED).await.context("reading marks")?;
-        self.stream.replace_marks(&marks).await?;
-        if !self.settle_pending(until, now).await? {
-            return Ok(());
-        }
-        let (kept, to_tell) = mpsc::channel(1);
-        tokio::try_join!(self.keep_new(until, now, kept), self.tell_all(to_tell)).map(drop)
+        ingest::run(&Run { duty: self, now, until }).await
     }
 }
 

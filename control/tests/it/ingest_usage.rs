@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use control::clients::usage_stream::Wanted;
 use control::db::partitions;
 use control::task::ingest_usage;
 use proptest::prelude::*;

@@ -114,7 +114,8 @@ impl World {
             Kind::Ingest => {
                 let (now, which) = (self.clock(), self.any(self.ingesters.len()));
                 if let Some(ingester) = which.and_then(|index| self.ingesters.get_mut(index)) {
-                    ingester.step(&mut self.redis, &mut self.postgres, now, self.bug)?;
+                    let choice = self.weather.below(usize::MAX >> 1);
+                    ingester.step(&mut self.redis, &mut self.postgres, (now, choice), self.bug)?;
                 }
             }
             Kind::StartIngester if self.ingesters.len() < 2 => self.ingesters.push(Ingester::default()),
