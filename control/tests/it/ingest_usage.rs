@@ -10,6 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use protocol::ids::WriterId;
 use protocol::keys::Key;
 use protocol::record::batch::Batch;
+use protocol::record::ingest::Wanted;
 use protocol::usage::{Entry, Outcome, Record};
 use uuid::Uuid;
 
