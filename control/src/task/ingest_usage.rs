@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
-use protocol::record::batch::{Batch, RawEntry};
-use protocol::record::ingest::{self, Arrived, Ends, Marks, Unstored, Wanted};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use protocol::record::batch::Batch;
+use protocol::record::ingest::{Arrived, Done, Ingest, Kept, Marks, Step};
 use sqlx::PgPool;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
@@ -37,13 +39,6 @@ pub struct IngestUsage {
     metrics: Arc<Metrics>,
 }
 
-/// One run of it.
-struct Run<'a> {
-    duty: &'a IngestUsage,
-    now: DateTime<Utc>,
-    until: Instant,
-}
-
 impl IngestUsage {
     /// The duty, with connections to Redis of its own.
     #[must_use]
@@ -65,7 +60,60 @@ impl IngestUsage {
         Ok(())
     }
 
-    fn count(&self, stored: &Stored) {
+    /// Takes a step of a run.
+    async fn take(&self, step: Step, now: DateTime<Utc>) -> anyhow::Result<Done> {
+        let (db, stream) = (&self.db, &self.stream);
+        match step {
+            Step::ReadMarks => {
+                let marks = db::log_writers::list_marks(db, now - REMEMBERED).await;
+                marks.context("reading marks").map(Done::Marks)
+            }
+            Step::ReplaceMarks(marks) => stream.replace_marks(&marks).await.map(|()| Done::Replaced),
+            Step::Read(wanted) => {
+                let entries = stream.read(wanted).await?;
+                if entries.is_empty() {
+                    return Ok(Done::Read(None));
+                }
+                // Thousands of records take milliseconds to read.
+                let arrived = spawn_blocking(move || Arrived::new(entries)).await.context("reading a batch")?;
+                Ok(Done::Read(Some(arrived)))
+            }
+            Step::Store(arrived) => {
+                let marks = self.store(&arrived, now).await?;
+                Ok(Done::Stored(Kept { entries: arrived.entries, marks }))
+            }
+            Step::Publish(marks) => stream.publish_marks(&marks).await.map(|()| Done::Published),
+            Step::LetGo(entries) => stream.acknowledge(&entries).await.map(|()| Done::Gone),
+        }
+    }
+
+    /// Stores entries; halves those among which is one whose content Postgres refuses, until that one is put aside.
+    async fn store(&self, arrived: &Arrived, now: DateTime<Utc>) -> anyhow::Result<Marks> {
+        match self.store_batch(&arrived.batch, now).await {
+            Err(refusal) if refuses_content(&refusal) => {}
+            outcome => return outcome,
+        }
+        let (mut marks, mut parts) = (Marks::new(), vec![arrived.entries.as_slice()]);
+        while let Some(part) = parts.pop() {
+            let stored = match (self.store_batch(&Batch::read(part), now).await, part) {
+                (Err(refusal), [entry]) if refuses_content(&refusal) => {
+                    self.store_batch(&Batch::rejecting(entry, &format!("{refusal:#}")), now).await
+                }
+                (Err(refusal), part) if refuses_content(&refusal) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                    continue;
+                }
+                (stored, _) => stored,
+            };
+            marks.extend(stored?);
+        }
+        Ok(marks)
+    }
+
+    /// Stores a batch and counts what it brought; the marks of its writers.
+    async fn store_batch(&self, batch: &Batch, now: DateTime<Utc>) -> anyhow::Result<Marks> {
+        let stored = store(&self.db, batch, now).await?;
         let counted = &self.metrics.ledger;
         counted.inserted.inc_by(stored.inserted);
         counted.repeated.inc_by(stored.repeated);
@@ -80,49 +128,7 @@ impl IngestUsage {
         if stored.rejected > 0 {
             warn!(count = stored.rejected, "put unreadable usage entries aside");
         }
-    }
-}
-
-impl Ends for Run<'_> {
-    type Error = anyhow::Error;
-
-    fn has_time(&self) -> bool {
-        Instant::now() < self.until
-    }
-
-    async fn marks(&self) -> anyhow::Result<Marks> {
-        db::log_writers::list_marks(&self.duty.db, self.now - REMEMBERED).await.context("reading marks")
-    }
-
-    async fn replace_marks(&self, marks: &Marks) -> anyhow::Result<()> {
-        self.duty.stream.replace_marks(marks).await
-    }
-
-    async fn read(&self, wanted: Wanted) -> anyhow::Result<Option<Arrived>> {
-        let entries = self.duty.stream.read(wanted).await?;
-        if entries.is_empty() {
-            return Ok(None);
-        }
-        spawn_blocking(move || Arrived::new(entries)).await.context("reading a batch").map(Some)
-    }
-
-    async fn store(&self, batch: &Batch) -> Result<Marks, Unstored<anyhow::Error>> {
-        match store(&self.duty.db, batch, self.now).await {
-            Ok(stored) => {
-                self.duty.count(&stored);
-                Ok(stored.marks)
-            }
-            Err(error) if refuses_content(&error) => Err(Unstored::Refused(error)),
-            Err(error) => Err(Unstored::Failed(error)),
-        }
-    }
-
-    async fn publish_marks(&self, marks: &Marks) -> anyhow::Result<()> {
-        self.duty.stream.publish_marks(marks).await
-    }
-
-    async fn let_go(&self, entries: &[RawEntry]) -> anyhow::Result<()> {
-        self.duty.stream.acknowledge(entries).await
+        Ok(stored.marks)
     }
 }
 
@@ -133,7 +139,16 @@ impl Task for IngestUsage {
     async fn run(&self, now: DateTime<Utc>) -> anyhow::Result<()> {
         let until = Instant::now() + RUN;
         self.make_partitions(now).await?;
-        ingest::run(&Run { duty: self, now, until }).await
+        let (mut run, mut under_way) = (Ingest::default(), FuturesUnordered::new());
+        loop {
+            while let Some(step) = run.next(Instant::now() < until) {
+                under_way.push(self.take(step, now));
+            }
+            match under_way.next().await {
+                Some(done) => run.done(done?),
+                None => return Ok(()),
+            }
+        }
     }
 }
 

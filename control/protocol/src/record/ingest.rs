@@ -1,11 +1,10 @@
 //! The order in which attempts come from the stream into the ledger: entries are stored, then their writers are told,
-//! then the stream lets go of them. Whoever keeps this order may die anywhere; what is done again is harmless.
+//! then the stream lets go of them. A state machine that says which steps may begin and is told what came of each;
+//! whoever takes them may die between any two, and what is done again is harmless.
 //!
-//! What it waits for is behind [`Ends`], so that control runs it on Redis and Postgres and the simulator on stand-ins.
+//! While a batch is stored the next one is read and the one before told, so that storing never waits.
 
-use std::fmt::Display;
-
-use tokio::sync::mpsc;
+use std::mem::take;
 
 use crate::ids::WriterId;
 use crate::record::batch::{Batch, RawEntry};
@@ -14,9 +13,10 @@ use crate::record::batch::{Batch, RawEntry};
 pub type Marks = Vec<(WriterId, u64)>;
 
 /// Which entries a read asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
     /// Those that were delivered before and not let go of.
+    #[default]
     Pending,
     /// Those that nobody has had; waits a moment for them.
     New,
@@ -31,46 +31,88 @@ pub struct Arrived {
     pub batch: Batch,
 }
 
-/// Why a batch was not stored.
-#[derive(Debug)]
-pub enum Unstored<E> {
-    /// The ledger will never take this content.
-    Refused(E),
-    /// Not now.
-    Failed(E),
-}
-
-/// The stream's and the ledger's end of the ingester.
-pub trait Ends {
-    /// Why one of them gave no answer, or no good one.
-    type Error: Display;
-
-    /// Whether this run goes on while there are entries; marks are published anew between runs.
-    fn has_time(&self) -> bool;
-
-    /// The ledger's marks of all writers.
-    fn marks(&self) -> impl Future<Output = Result<Marks, Self::Error>>;
-
-    /// Publishes marks in place of all that were published before.
-    fn replace_marks(&self, marks: &Marks) -> impl Future<Output = Result<(), Self::Error>>;
-
-    /// The next entries; none are left, or have come, when there are none.
-    fn read(&self, wanted: Wanted) -> impl Future<Output = Result<Option<Arrived>, Self::Error>>;
-
-    /// Stores a batch, all of it or nothing; the marks of its writers afterwards.
-    fn store(&self, batch: &Batch) -> impl Future<Output = Result<Marks, Unstored<Self::Error>>>;
-
-    /// Publishes some writers' marks.
-    fn publish_marks(&self, marks: &Marks) -> impl Future<Output = Result<(), Self::Error>>;
-
-    /// Has the stream let go of entries.
-    fn let_go(&self, entries: &[RawEntry]) -> impl Future<Output = Result<(), Self::Error>>;
-}
-
 /// Entries of which everything is stored, and where that leaves their writers.
-struct Kept {
-    entries: Vec<RawEntry>,
-    marks: Marks,
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// As they came.
+    pub entries: Vec<RawEntry>,
+    /// The marks of their writers.
+    pub marks: Marks,
+}
+
+/// What is to be done; each at most once at a time.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Read the ledger's marks of all writers.
+    ReadMarks,
+    /// Publish these in place of all that were published before.
+    ReplaceMarks(Marks),
+    /// Read entries.
+    Read(Wanted),
+    /// Store them, all of them or nothing.
+    Store(Arrived),
+    /// Publish the marks of some writers.
+    Publish(Marks),
+    /// Have the stream let go of entries.
+    LetGo(Vec<RawEntry>),
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub enum Done {
+    /// [`Step::ReadMarks`].
+    Marks(Marks),
+    /// [`Step::ReplaceMarks`].
+    Replaced,
+    /// [`Step::Read`]; none are left, or have come, when there are none.
+    Read(Option<Arrived>),
+    /// [`Step::Store`].
+    Stored(Kept),
+    /// [`Step::Publish`].
+    Published,
+    /// [`Step::LetGo`].
+    Gone,
+}
+
+/// One run of the ingester. A step that fails ends it; the next run begins where it was.
+#[derive(Debug, Default)]
+pub struct Ingest {
+    beginning: Beginning,
+    wanted: Wanted,
+    reading: Reading,
+    arrived: Option<Arrived>,
+    is_storing: bool,
+    kept: Option<Kept>,
+    telling: Telling,
+}
+
+#[derive(Debug, Default)]
+enum Beginning {
+    #[default]
+    Due,
+    Have(Marks),
+    UnderWay,
+    Over,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Reading {
+    /// The first of a run, for which there is always time.
+    #[default]
+    First,
+    Due,
+    UnderWay,
+    Over,
+}
+
+#[derive(Debug, Default)]
+enum Telling {
+    #[default]
+    Idle,
+    /// These are let go of once their marks are published.
+    Publishing(Vec<RawEntry>),
+    Published(Vec<RawEntry>),
+    LettingGo,
 }
 
 impl Arrived {
@@ -81,77 +123,86 @@ impl Arrived {
     }
 }
 
-/// Ingests until nothing is left or time is up; first what was delivered to an ingester that died, or to a run that
-/// failed.
-///
-/// # Errors
-/// When an end fails; the next run begins where this one was.
-pub async fn run<E: Ends>(ends: &E) -> Result<(), E::Error> {
-    ends.replace_marks(&ends.marks().await?).await?;
-    while let Some(arrived) = ends.read(Wanted::Pending).await? {
-        tell(ends, keep(ends, arrived).await?).await?;
-        if !ends.has_time() {
-            return Ok(());
+impl Ingest {
+    /// A step that may begin now, beside those under way; the run is over when there is none and none is under way.
+    /// Without time nothing more is read.
+    pub fn next(&mut self, has_time: bool) -> Option<Step> {
+        match take(&mut self.beginning) {
+            Beginning::Over => self.beginning = Beginning::Over,
+            beginning => {
+                self.beginning = Beginning::UnderWay;
+                return match beginning {
+                    Beginning::Due => Some(Step::ReadMarks),
+                    Beginning::Have(marks) => Some(Step::ReplaceMarks(marks)),
+                    Beginning::UnderWay | Beginning::Over => None,
+                };
+            }
+        }
+        self.tell().or_else(|| self.store()).or_else(|| self.read(has_time))
+    }
+
+    fn tell(&mut self) -> Option<Step> {
+        match take(&mut self.telling) {
+            Telling::Idle => {
+                let Kept { entries, marks } = self.kept.take()?;
+                self.telling = Telling::Publishing(entries);
+                Some(Step::Publish(marks))
+            }
+            Telling::Published(entries) => {
+                self.telling = Telling::LettingGo;
+                Some(Step::LetGo(entries))
+            }
+            under_way => {
+                self.telling = under_way;
+                None
+            }
         }
     }
-    let (kept, to_tell) = mpsc::channel(1);
-    tokio::try_join!(keep_new(ends, kept), tell_all(ends, to_tell)).map(drop)
-}
 
-/// Stores what comes. The next batch is read while one is stored; should that fail, it is pending.
-async fn keep_new<E: Ends>(ends: &E, kept: mpsc::Sender<Kept>) -> Result<(), E::Error> {
-    let mut next = ends.read(Wanted::New).await?;
-    while let Some(arrived) = next {
-        let keep = async {
-            let batch = keep(ends, arrived).await?;
-            // Nobody takes it only where telling failed, which ends the run.
-            let _ = kept.send(batch).await;
-            Ok(())
-        };
-        let read = async { if ends.has_time() { ends.read(Wanted::New).await } else { Ok(None) } };
-        let (done, read) = tokio::join!(keep, read);
-        done?;
-        next = read?;
+    fn store(&mut self) -> Option<Step> {
+        if self.is_storing || self.kept.is_some() {
+            return None;
+        }
+        let arrived = self.arrived.take()?;
+        self.is_storing = true;
+        Some(Step::Store(arrived))
     }
-    Ok(())
-}
 
-/// Tells the writers of each batch, while the next is stored.
-async fn tell_all<E: Ends>(ends: &E, mut kept: mpsc::Receiver<Kept>) -> Result<(), E::Error> {
-    while let Some(batch) = kept.recv().await {
-        tell(ends, batch).await?;
+    fn read(&mut self, has_time: bool) -> Option<Step> {
+        // Pending are also those that are being stored and told.
+        let waits = self.wanted == Wanted::Pending && !self.has_settled();
+        if waits || self.arrived.is_some() || matches!(self.reading, Reading::UnderWay | Reading::Over) {
+            return None;
+        }
+        if self.reading == Reading::Due && !has_time {
+            self.reading = Reading::Over;
+            return None;
+        }
+        self.reading = Reading::UnderWay;
+        Some(Step::Read(self.wanted))
     }
-    Ok(())
-}
 
-/// Stores entries; halves those among which is one whose content is refused, until that one is put aside.
-async fn keep<E: Ends>(ends: &E, arrived: Arrived) -> Result<Kept, E::Error> {
-    let Arrived { entries, batch } = arrived;
-    let mut marks = match ends.store(&batch).await {
-        Ok(marks) => return Ok(Kept { entries, marks }),
-        Err(Unstored::Failed(error)) => return Err(error),
-        Err(Unstored::Refused(_)) => Marks::new(),
-    };
-    let mut parts = vec![entries.as_slice()];
-    while let Some(part) = parts.pop() {
-        let stored = match (ends.store(&Batch::read(part)).await, part) {
-            (Err(Unstored::Refused(refusal)), [entry]) => {
-                ends.store(&Batch::rejecting(entry, &format!("{refusal:#}"))).await
+    fn has_settled(&self) -> bool {
+        !self.is_storing && self.kept.is_none() && matches!(self.telling, Telling::Idle)
+    }
+
+    /// Takes in what was done.
+    pub fn done(&mut self, done: Done) {
+        match done {
+            Done::Marks(marks) => self.beginning = Beginning::Have(marks),
+            Done::Replaced => self.beginning = Beginning::Over,
+            Done::Read(Some(arrived)) => (self.arrived, self.reading) = (Some(arrived), Reading::Due),
+            Done::Read(None) if self.wanted == Wanted::Pending => {
+                (self.wanted, self.reading) = (Wanted::New, Reading::Due);
             }
-            (Err(Unstored::Refused(_)), part) => {
-                let (first, second) = part.split_at(part.len() / 2);
-                parts.extend([second, first]);
-                continue;
+            Done::Read(None) => self.reading = Reading::Over,
+            Done::Stored(kept) => (self.kept, self.is_storing) = (Some(kept), false),
+            Done::Published => {
+                if let Telling::Publishing(entries) = take(&mut self.telling) {
+                    self.telling = Telling::Published(entries);
+                }
             }
-            (stored, _) => stored,
-        };
-        marks.extend(stored.map_err(|(Unstored::Refused(error) | Unstored::Failed(error))| error)?);
+            Done::Gone => self.telling = Telling::Idle,
+        }
     }
-    Ok(Kept { entries, marks })
-}
-
-/// Tells the writers of a batch how far they are stored, and has its entries let go of.
-async fn tell<E: Ends>(ends: &E, kept: Kept) -> Result<(), E::Error> {
-    ends.publish_marks(&kept.marks).await?;
-    ends.let_go(&kept.entries).await
 }
