@@ -203,6 +203,8 @@ impl Subject {
 }
 
 #[cfg(test)]
+pub(crate) mod interleavings;
+#[cfg(test)]
 pub(crate) mod stand_in;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
 use protocol::directory::Chute;
 use protocol::ids::{ChuteId, UserId};
 use protocol::lease::Terms;
@@ -23,6 +22,7 @@ pub use self::quota::{Quota, QuotaHold};
 use crate::lease::{Leases, Moment, Subject};
 use crate::metrics::Limit;
 use crate::refusal::{Refusal, Standing, Whose};
+use crate::sync::Map;
 
 /// Pause between two sweeps of what is idle.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ pub struct Caps {
 pub struct Limits {
     default: Caps,
     leases: Arc<Leases>,
-    users: DashMap<UserId, UserUse, ahash::RandomState>,
+    users: Map<UserId, UserUse>,
 }
 
 /// A call that was let in; it counts as in flight until this is dropped.
@@ -91,7 +91,7 @@ impl Limits {
     /// Limits with these defaults, shared by these leases.
     #[must_use]
     pub fn new(default: Caps, leases: Arc<Leases>) -> Self {
-        Self { default, leases, users: DashMap::default() }
+        Self { default, leases, users: Map::default() }
     }
 
     /// Whether it is known how many gateways share them; until then no call may be let in.
@@ -295,5 +295,7 @@ impl Caps {
     }
 }
 
+#[cfg(test)]
+mod interleavings;
 #[cfg(test)]
 mod tests;

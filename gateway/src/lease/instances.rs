@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
 use protocol::ids::InstanceId;
 use protocol::lease::holding::Verdict;
 use protocol::lease::slots::Slots;
@@ -11,6 +10,7 @@ use protocol::lease::{Answer, Ask, Terms};
 
 use super::{Book, Leases, Moment, Subject, Survey};
 use crate::metrics::Limit;
+use crate::sync::Map;
 
 /// How long an instance is believed to be full without asking again.
 const RECHECK: Duration = Duration::from_millis(50);
@@ -18,7 +18,7 @@ const RECHECK: Duration = Duration::from_millis(50);
 /// The places that this gateway holds on instances.
 pub struct Instances {
     leases: Arc<Leases>,
-    held: DashMap<InstanceId, Held, ahash::RandomState>,
+    held: Map<InstanceId, Held>,
 }
 
 struct Held {
@@ -36,7 +36,7 @@ impl Instances {
     /// No places.
     #[must_use]
     pub fn new(leases: Arc<Leases>) -> Self {
-        Self { leases, held: DashMap::default() }
+        Self { leases, held: Map::default() }
     }
 
     /// How many calls this gateway may have on an instance, as far as is known without asking.

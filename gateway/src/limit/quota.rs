@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
-use dashmap::DashMap;
 use protocol::ids::{ChuteId, UserId, WriterId};
 use protocol::lease::allowance::Allowance;
 use protocol::lease::holding::{Now, Verdict};
@@ -23,6 +22,7 @@ use crate::lease::{Book, Leases, Moment, Patience, Subject, Survey};
 use crate::metrics::Limit;
 use crate::principals::Principals;
 use crate::refusal::{Refusal, Whose};
+use crate::sync::Map;
 
 /// Accounts that pay otherwise or not at all.
 const EXEMPT: u64 = permission::FREE_ACCOUNT | permission::INVOICE_BILLING;
@@ -41,7 +41,7 @@ pub struct Quota {
     accounts: Arc<Accounts>,
 }
 
-type Accounts = DashMap<AccountKey, Account, ahash::RandomState>;
+type Accounts = Map<AccountKey, Account>;
 
 /// One allowance of one user on one day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -342,5 +342,7 @@ fn sweep(accounts: &Accounts, now: DateTime<Utc>) {
         .retain(|key, account| account.allowance.in_flight() > 0 || (key.day == today && !account.allowance.is_idle()));
 }
 
+#[cfg(test)]
+mod interleavings;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use crate::lease::{Book, Survey};
 
 const DEFAULT: Caps = Caps { per_minute: 3, at_once: 2 };
 
-fn user(permissions: u64) -> UserEntry {
+pub(super) fn user(permissions: u64) -> UserEntry {
     UserEntry {
         id: UserId::random(),
         username: "caller".into(),
@@ -23,7 +23,7 @@ fn user(permissions: u64) -> UserEntry {
     }
 }
 
-fn chute() -> Chute {
+pub(super) fn chute() -> Chute {
     Chute {
         id: ChuteId::random(),
         name: "chute".into(),
