@@ -46,6 +46,8 @@ pub(crate) struct Wishes {
     pub(crate) scopes: Option<Scopes>,
     /// Where the API is.
     pub(crate) api: Option<std::net::SocketAddr>,
+    /// Where the gateway logs to, instead of the test's own output.
+    pub(crate) log: Option<std::fs::File>,
 }
 
 /// A running gateway.
@@ -133,7 +135,7 @@ impl Platform {
         arguments
             .extend(["--upgrade-socket".to_owned(), folder.path().join("upgrade/upgrade.sock").display().to_string()]);
         arguments.extend(wishes.settings);
-        let process = Process::start(&arguments, Stdio::inherit());
+        let process = Process::start(&arguments, wishes.log.map_or_else(Stdio::inherit, Stdio::from));
         let secret = key.reveal().to_owned();
         let platform =
             Self { redis, http, https, internal, key: secret, user, llm, authority, process, arguments, folder };
