@@ -29,6 +29,9 @@ use crate::redis_server::RedisServer;
 /// The domain of the gateway under test.
 pub(crate) const DOMAIN: &str = "chutes.localhost";
 
+/// Calls that an instance of the chutes takes at once.
+pub(crate) const CONCURRENCY: usize = 8;
+
 const DIRECTORY_KEY: &str = "11";
 const CALL_SEED: &str = "22";
 const SESSION_KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
@@ -408,7 +411,7 @@ fn directory(owner: UserId, llm: ChuteId, own: ChuteId, instances: &[&Scripted])
         image_owner: owner,
         model: Some(serde_json::json!({ "id": name, "object": "model" })),
         price: None,
-        concurrency: 8,
+        concurrency: CONCURRENCY as u32,
         multiplier: 1.5,
         invocations: 0,
         rate_per_minute: None,
