@@ -164,7 +164,7 @@ impl Lane {
                 self.stream = None;
                 sleep(AFTER_FAILURE).await;
             }
-            let call = call.unwrap_or(Seen { started, call: None, tokens: 0, end: End::Nothing, code: None });
+            let call = call.unwrap_or_else(|| Seen::nothing(started));
             made.calls.push((call, started.elapsed()));
         }
     }
@@ -196,17 +196,12 @@ impl Lane {
         let status: u16 = head.split(' ').nth(1)?.parse().ok()?;
         let call: Option<Uuid> = field(protocol::headers::INVOCATION_ID).and_then(|id| id.parse().ok());
         if status == 200 {
-            return Some(Seen {
-                started,
-                call,
-                tokens: after(&body, "\"completion_tokens\":")?,
-                end: End::Whole,
-                code: None,
-            });
+            let tokens = after(&body, "\"completion_tokens\":")?;
+            return Some(Seen { call, tokens, end: End::Whole, ..Seen::nothing(started) });
         }
         let code =
             serde_json::from_slice::<serde_json::Value>(&body).ok()?["error"]["code"].as_str().map(str::to_owned);
-        Some(Seen { started, call, tokens: 0, end: End::Refused(status), code })
+        Some(Seen { call, end: End::Refused(status), code, ..Seen::nothing(started) })
     }
 }
 
