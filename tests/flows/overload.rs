@@ -1,7 +1,7 @@
 //! Ten times the load that the stack can take: what it takes is still served, the rest is told so at once.
 //!
 //! The first stack is at its end because its instances are, which is how an overload looks where models run. The second
-//! has instances that answer at once, and a gateway that has a quarter of a core, so that its processor is the limit.
+//! has instances that answer at once, and a gateway that has half a core, so that its processor is the limit.
 
 use std::time::Duration;
 
@@ -34,17 +34,14 @@ const FEW: f64 = 40.0;
 const GOOD: f64 = 0.9;
 const SHORT: Chat = Chat::InOnePiece(4);
 /// Those that share a core with the gateway; in the small size none, for the sake of other tests.
-const CROWD: usize = 3;
+const CROWD: usize = 1;
 /// Time until as many calls end as begin.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How long 99 of 100 refusals may take.
 const FAST: Duration = Duration::from_millis(50);
 /// The same of a gateway without processor to spare: a refusal waits until each call that is ready had its turn, in which
 /// it goes on with all that has come for it.
-const FAST_WITHOUT_PROCESSOR: Duration = Duration::from_secs(2);
-/// How much of the peak such a gateway keeps: the place of a call that has ended is empty for as long as the next one
-/// waits for its turn, and fewer calls at once share less of what a turn costs.
-const GOOD_WITHOUT_PROCESSOR: f64 = 0.8;
+const FAST_WITHOUT_PROCESSOR: Duration = Duration::from_millis(500);
 
 /// The most calls that the stack ends well in a second, whatever is asked of it.
 async fn peak(scene: &Scene, user: &User, chat: Chat, calls_at_once: &[usize], seen: &mut Vec<Seen>) -> f64 {
@@ -118,7 +115,7 @@ fn assert_served_well(load: &Paced, from: Instant) {
 }
 
 /// Fails unless ten times the peak was asked for, the peak served, and the rest refused fast.
-fn assert_kept_its_peak(over: &Paced, peak: f64, good: f64, fast: Duration) {
+fn assert_kept_its_peak(over: &Paced, peak: f64, fast: Duration) {
     let (times, share) = (over.sent() / peak, over.goodput() / peak);
     let enough = Size::asked().pick(0.3, 0.9) * TIMES;
     assert!(times >= enough, "{times:.1} times the peak was asked for: that is no overload");
@@ -127,7 +124,7 @@ fn assert_kept_its_peak(over: &Paced, peak: f64, good: f64, fast: Duration) {
     let slow = refusals[refusals.len() * 99 / 100];
     // As above, of a machine that does something else too.
     if Size::asked() == Size::Full {
-        assert!(share >= good, "{:.0} % of the peak", 100.0 * share);
+        assert!(share >= GOOD, "{:.0} % of the peak", 100.0 * share);
         assert!(slow <= fast, "of a hundred refusals one took {slow:?}");
     }
 }
@@ -142,7 +139,7 @@ async fn ten_times_what_the_instances_can_take_leaves_them_at_their_peak_and_los
     let mut seen = Vec::new();
     let peak = peak(&scene, &user, SHORT, &[places / 2, places], &mut seen).await;
     let (over, after) = overload(&scene, &user, SHORT, peak, LANES).await;
-    assert_kept_its_peak(&over, peak, GOOD, FAST);
+    assert_kept_its_peak(&over, peak, FAST);
     seen.extend([over.seen, after.seen].concat());
     sleep(Duration::from_secs(1)).await;
     books::balance(&mut scene, &user, &seen).await;
@@ -187,14 +184,14 @@ async fn ten_times_what_the_processor_of_a_gateway_can_take_leaves_it_at_its_pea
     let instant = Behaviour { tokens_per_second: 1e9, prefill_ms: 0, ..Behaviour::default() };
     scene.behave(Engine::Vllm, &instant).await;
     // They cost a gateway much, a client little, and much more than a refusal.
-    let long = Chat::Streamed(Size::asked().pick(300, 8000));
+    let long = Chat::Streamed(Size::asked().pick(300, 1500));
     let (chute, mut seen) = (scene.sample(Engine::Vllm), Vec::new());
     let places = chute.instances.len() * chute.concurrency;
     let at_once = [places / 2, places];
     let peak = watch(&mut scene, async |scene| peak(scene, &user, long, &at_once, &mut seen).await).await;
     let whole = async |scene: &Scene| overload(scene, &user, long, peak, LANES).await;
     let (over, after) = watch(&mut scene, whole).await;
-    assert_kept_its_peak(&over, peak, GOOD_WITHOUT_PROCESSOR, FAST_WITHOUT_PROCESSOR);
+    assert_kept_its_peak(&over, peak, FAST_WITHOUT_PROCESSOR);
     seen.extend([over.seen, after.seen].concat());
     sleep(Duration::from_secs(1)).await;
     books::balance(&mut scene, &user, &seen).await;
