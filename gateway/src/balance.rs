@@ -3,8 +3,8 @@
 //! The rule, in its order:
 //! 1. Only instances that have a place and were not tried in this call.
 //! 2. Those whose breaker is closed before those that failed within the last second, and these before those whose
-//!    breaker is open: such a last resort takes one call at a time, so that a chute never stands still while one of its
-//!    instances may answer. An instance whose time open is over gets one call as its trial, never one that has already
+//!    breaker is open: such a last resort takes one call at a time, and one more where that takes long, so that a chute
+//!    never stands still while one of its instances may answer. An instance whose time open is over gets one call as its trial, never one that has already
 //!    failed elsewhere while there is a better place.
 //! 3. The fewest calls in flight, of all gateways, times how much slower than its peers the instance is. A slow one
 //!    still gets half of what its speed earns, however few calls there are: it must be able to show that it is well.
@@ -167,7 +167,7 @@ impl Balance {
             Some(instance) => {
                 let calls: u64 = views.iter().map(|view| u64::from(view.calls)).sum();
                 let mean_connections = calls as f64 / views.len().max(1) as f64;
-                Pick::Chosen { reservation: self.reserve(instance), mean_connections }
+                Pick::Chosen { reservation: self.reserve(instance, now), mean_connections }
             }
             None if views.iter().all(|view| view.was_tried) => Pick::None,
             None if views.iter().all(|view| view.was_tried || view.is_open) => Pick::AllOpen,
@@ -283,11 +283,11 @@ impl Balance {
         None
     }
 
-    fn reserve(&mut self, instance: InstanceId) -> Reservation {
+    fn reserve(&mut self, instance: InstanceId, now: Duration) -> Reservation {
         let known = self.instances.entry(instance).or_default();
         known.outstanding += 1;
         known.owed = 0.0;
-        Reservation { instance, trial: known.breaker.begin() }
+        Reservation { instance, trial: known.breaker.begin(now) }
     }
 }
 

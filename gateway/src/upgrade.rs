@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 pub use self::accepting::Accepting;
-use self::private_socket::PrivateSocket;
+use self::private_socket::{Draft, PrivateSocket};
 use self::sockets::Sockets;
 use self::wire::Word;
 use crate::config;
@@ -142,10 +142,12 @@ impl Upgrade {
         let mut accepting = self.accepting.subscribe();
         let begun = timeout(BEGIN, accepting.wait_for(|accepting| *accepting == services)).await;
         begun.context("a service does not listen")??;
+        // What may be refused comes before the running gateway goes.
+        let draft = self.path.as_deref().map(Draft::new).transpose()?;
         if let Origin::Given(stream) = origin {
             self.confirm(stream).await?;
         }
-        self.path.as_deref().map(PrivateSocket::open).transpose()
+        draft.map(Draft::publish).transpose()
     }
 
     async fn take_sockets(&self) -> anyhow::Result<Origin> {

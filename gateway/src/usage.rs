@@ -20,8 +20,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use chrono::{DateTime, Utc};
+use chrono::TimeDelta;
 use protocol::ids::WriterId;
 use protocol::record::appender::Appender;
 pub use protocol::record::log::LogUnwritable;
@@ -88,6 +89,7 @@ pub struct Flight {
     ticket: Ticket,
     /// None once it has ended.
     admission: Option<Admission>,
+    started: Instant,
     counters: Counters,
     _underway: Underway,
 }
@@ -135,6 +137,7 @@ impl UsageLog {
                     slot,
                     ticket,
                     admission: Some(admission),
+                    started: Instant::now(),
                     counters: Counters::default(),
                     _underway: underway,
                 })
@@ -148,12 +151,26 @@ impl UsageLog {
 }
 
 impl Flight {
+    /// When it began, by the clock that only goes forward.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// How long it has taken, in whole microseconds. Times of a record are made from this: the clock of the day may be
+    /// set meanwhile.
+    #[must_use]
+    pub fn took(&self) -> TimeDelta {
+        TimeDelta::microseconds(i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX))
+    }
+
     /// Notes what was counted, *before* the bytes it was counted from go to the client: after a kill the record says
     /// at least what the client got, at most one write more.
     pub fn progress(&mut self, counters: Counters) {
         self.counters = counters;
         let Some(admission) = &self.admission else { return };
-        let slot = Slot { invocation: admission.invocation, updated_at: self.shared.clock.now(), counters };
+        let updated_at = admission.started_at + self.took();
+        let slot = Slot { invocation: admission.invocation, updated_at, counters };
         if let Err(error) = self.shared.slots.write(self.slot, &slot)
             && !self.shared.slots_failed.swap(true, Ordering::Relaxed)
         {
@@ -161,28 +178,29 @@ impl Flight {
         }
     }
 
-    /// Writes the final entry and gives its sequence; none if it could be written nowhere, which is counted, and the
+    /// Writes the final entry of an attempt that took so long and gives its sequence; none if it could be written nowhere, which is counted, and the
     /// attempt is then settled by its slot when the log is next opened.
     pub fn finish(
         mut self,
         outcome: Outcome,
-        completed_at: DateTime<Utc>,
+        took: TimeDelta,
         error: Option<&str>,
         facts: Facts,
         delivered: bool,
     ) -> Option<u64> {
-        self.end(outcome, completed_at, error, facts, delivered)
+        self.end(outcome, took, error, facts, delivered)
     }
 
     fn end(
         &mut self,
         outcome: Outcome,
-        completed_at: DateTime<Utc>,
+        took: TimeDelta,
         error: Option<&str>,
         facts: Facts,
         delivered: bool,
     ) -> Option<u64> {
         let admission = self.admission.take()?;
+        let completed_at = admission.started_at + took;
         let error = error.map(|reason| reason[..reason.floor_char_boundary(REASON)].to_owned());
         let mut record = Record { admission, outcome, completed_at, error, delivered, facts };
         match self.shared.log.finish(&self.ticket, &mut record) {
@@ -203,10 +221,9 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         let Some(admission) = &self.admission else { return };
-        let now = self.shared.clock.now();
-        let counters = self.counters;
-        let facts = settle::facts(admission.kind, admission.estimate, &counters, now - admission.started_at);
+        let (took, counters) = (self.took(), self.counters);
+        let facts = settle::facts(admission.kind, admission.estimate, &counters, took);
         let error = (!counters.delivered).then_some(ABORTED);
-        self.end(Outcome::Aborted, now, error, facts, counters.delivered);
+        self.end(Outcome::Aborted, took, error, facts, counters.delivered);
     }
 }

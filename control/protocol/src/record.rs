@@ -8,6 +8,7 @@ pub mod book;
 pub mod disk;
 pub mod frame;
 pub mod hours;
+pub mod ingest;
 pub mod ledger;
 pub mod log;
 pub mod marks;

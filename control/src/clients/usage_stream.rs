@@ -6,6 +6,7 @@ use anyhow::Context;
 use protocol::ids::WriterId;
 use protocol::keys::{Key, USAGE_GROUP};
 use protocol::record::batch::RawEntry;
+use protocol::record::ingest::Wanted;
 use redis::aio::ConnectionManager;
 use redis::{Cmd, RedisError, RedisResult, Value, cmd, pipe};
 
@@ -23,15 +24,6 @@ pub struct UsageStream {
     reads: ConnectionManager,
     /// For what must not wait behind a read.
     writes: ConnectionManager,
-}
-
-/// Which entries a read asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// Those that were delivered before and not acknowledged.
-    Pending,
-    /// Those that nobody has had; waits a moment for them.
-    New,
 }
 
 impl UsageStream {

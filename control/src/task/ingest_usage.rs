@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
-use protocol::ids::WriterId;
-use protocol::record::batch::{Batch, RawEntry};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use protocol::record::batch::Batch;
+use protocol::record::ingest::{Arrived, Done, Ingest, Kept, Marks, Step};
 use sqlx::PgPool;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::Task;
-use crate::clients::usage_stream::{UsageStream, Wanted};
+use crate::clients::usage_stream::UsageStream;
 use crate::db;
 use crate::metrics::Metrics;
 
@@ -35,18 +37,6 @@ pub struct IngestUsage {
     stream: UsageStream,
     partitions_made: Mutex<Option<Instant>>,
     metrics: Arc<Metrics>,
-}
-
-/// Entries of one read, and what they say.
-struct Arrived {
-    entries: Vec<RawEntry>,
-    batch: Batch,
-}
-
-/// Entries of which everything is stored, and where that leaves their writers.
-struct Kept {
-    entries: Vec<RawEntry>,
-    marks: Vec<(WriterId, u64)>,
 }
 
 impl IngestUsage {
@@ -70,30 +60,65 @@ impl IngestUsage {
         Ok(())
     }
 
-    /// The next entries; none are left, or have come, when there are none.
-    async fn read(&self, wanted: Wanted) -> anyhow::Result<Option<Arrived>> {
-        let entries = self.stream.read(wanted).await?;
-        if entries.is_empty() {
-            return Ok(None);
+    /// Takes a step of a run.
+    async fn take(&self, step: Step, now: DateTime<Utc>) -> anyhow::Result<Done> {
+        let (db, stream) = (&self.db, &self.stream);
+        match step {
+            Step::ReadMarks => {
+                let marks = db::log_writers::list_marks(db, now - REMEMBERED).await;
+                marks.context("reading marks").map(Done::Marks)
+            }
+            Step::ReplaceMarks(marks) => stream.replace_marks(&marks).await.map(|()| Done::Replaced),
+            Step::Read(wanted) => {
+                let entries = stream.read(wanted).await?;
+                if entries.is_empty() {
+                    return Ok(Done::Read(None));
+                }
+                // Thousands of records take milliseconds to read.
+                let arrived = spawn_blocking(move || Arrived::new(entries)).await.context("reading a batch")?;
+                Ok(Done::Read(Some(arrived)))
+            }
+            Step::Store(arrived) => {
+                let marks = self.store(&arrived, now).await?;
+                Ok(Done::Stored(Kept { entries: arrived.entries, marks }))
+            }
+            Step::Publish(marks) => stream.publish_marks(&marks).await.map(|()| Done::Published),
+            Step::LetGo(entries) => stream.acknowledge(&entries).await.map(|()| Done::Gone),
         }
-        // Thousands of records take milliseconds to read.
-        let arrived = spawn_blocking(move || Arrived { batch: Batch::read(&entries), entries });
-        arrived.await.context("reading a batch").map(Some)
     }
 
-    /// Stores a batch, tells the writers, then lets go of the entries: a crash at any line repeats only what is harmless.
-    async fn settle(&self, arrived: Arrived, now: DateTime<Utc>) -> anyhow::Result<()> {
-        let kept = self.keep(arrived, now).await?;
-        self.tell(kept).await
+    /// Stores entries; halves those among which is one whose content Postgres refuses, until that one is put aside.
+    async fn store(&self, arrived: &Arrived, now: DateTime<Utc>) -> anyhow::Result<Marks> {
+        match self.store_batch(&arrived.batch, now).await {
+            Err(refusal) if refuses_content(&refusal) => {}
+            outcome => return outcome,
+        }
+        let (mut marks, mut parts) = (Marks::new(), vec![arrived.entries.as_slice()]);
+        while let Some(part) = parts.pop() {
+            let stored = match (self.store_batch(&Batch::read(part), now).await, part) {
+                (Err(refusal), [entry]) if refuses_content(&refusal) => {
+                    self.store_batch(&Batch::rejecting(entry, &format!("{refusal:#}")), now).await
+                }
+                (Err(refusal), part) if refuses_content(&refusal) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                    continue;
+                }
+                (stored, _) => stored,
+            };
+            marks.extend(stored?);
+        }
+        Ok(marks)
     }
 
-    /// Stores a batch and counts what it brought.
-    async fn keep(&self, arrived: Arrived, now: DateTime<Utc>) -> anyhow::Result<Kept> {
-        let stored = self.store(&arrived, now).await?;
-        self.metrics.ledger.inserted.inc_by(stored.inserted);
-        self.metrics.ledger.repeated.inc_by(stored.repeated);
-        self.metrics.ledger.contradicted.inc_by(stored.contradicted);
-        self.metrics.ledger.rejected.inc_by(stored.rejected);
+    /// Stores a batch and counts what it brought; the marks of its writers.
+    async fn store_batch(&self, batch: &Batch, now: DateTime<Utc>) -> anyhow::Result<Marks> {
+        let stored = store(&self.db, batch, now).await?;
+        let counted = &self.metrics.ledger;
+        counted.inserted.inc_by(stored.inserted);
+        counted.repeated.inc_by(stored.repeated);
+        counted.contradicted.inc_by(stored.contradicted);
+        counted.rejected.inc_by(stored.rejected);
         if stored.contradicted > 0 {
             error!(
                 count = stored.contradicted,
@@ -103,74 +128,7 @@ impl IngestUsage {
         if stored.rejected > 0 {
             warn!(count = stored.rejected, "put unreadable usage entries aside");
         }
-        Ok(Kept { entries: arrived.entries, marks: stored.marks })
-    }
-
-    /// Tells the writers of a batch how far they are stored, and lets go of its entries.
-    async fn tell(&self, kept: Kept) -> anyhow::Result<()> {
-        self.stream.publish_marks(&kept.marks).await?;
-        self.stream.acknowledge(&kept.entries).await
-    }
-
-    /// Stores entries; halves those among which is one whose content Postgres refuses, until that one is put aside.
-    async fn store(&self, arrived: &Arrived, now: DateTime<Utc>) -> anyhow::Result<Stored> {
-        match store(&self.db, &arrived.batch, now).await {
-            Err(refusal) if refuses_content(&refusal) => {}
-            outcome => return outcome,
-        }
-        let mut all = Stored::default();
-        let mut parts = vec![arrived.entries.as_slice()];
-        while let Some(part) = parts.pop() {
-            let stored = match (store(&self.db, &Batch::read(part), now).await, part) {
-                (Err(refusal), [entry]) if refuses_content(&refusal) => {
-                    store(&self.db, &Batch::rejecting(entry, &format!("{refusal:#}")), now).await?
-                }
-                (Err(refusal), part) if refuses_content(&refusal) => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([second, first]);
-                    continue;
-                }
-                (outcome, _) => outcome?,
-            };
-            all.add(stored);
-        }
-        Ok(all)
-    }
-
-    /// Settles what was delivered to an ingester that died, or to a run that failed; false when time is up.
-    async fn settle_pending(&self, until: Instant, now: DateTime<Utc>) -> anyhow::Result<bool> {
-        while let Some(arrived) = self.read(Wanted::Pending).await? {
-            self.settle(arrived, now).await?;
-            if Instant::now() >= until {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Stores what comes until none is left or time is up. The next batch is read while one is stored; should that
-    /// fail, it is pending.
-    async fn keep_new(&self, until: Instant, now: DateTime<Utc>, kept: mpsc::Sender<Kept>) -> anyhow::Result<()> {
-        let mut next = self.read(Wanted::New).await?;
-        while let Some(arrived) = next {
-            let keep = async {
-                let batch = self.keep(arrived, now).await?;
-                kept.send(batch).await.context("nobody tells the writers")
-            };
-            let read = async { if Instant::now() < until { self.read(Wanted::New).await } else { Ok(None) } };
-            let (done, read) = tokio::join!(keep, read);
-            done?;
-            next = read?;
-        }
-        Ok(())
-    }
-
-    /// Tells the writers of each batch, while the next is stored.
-    async fn tell_all(&self, mut kept: mpsc::Receiver<Kept>) -> anyhow::Result<()> {
-        while let Some(batch) = kept.recv().await {
-            self.tell(batch).await?;
-        }
-        Ok(())
+        Ok(stored.marks)
     }
 }
 
@@ -181,13 +139,16 @@ impl Task for IngestUsage {
     async fn run(&self, now: DateTime<Utc>) -> anyhow::Result<()> {
         let until = Instant::now() + RUN;
         self.make_partitions(now).await?;
-        let marks = db::log_writers::list_marks(&self.db, now - REMEMBERED).await.context("reading marks")?;
-        self.stream.replace_marks(&marks).await?;
-        if !self.settle_pending(until, now).await? {
-            return Ok(());
+        let (mut run, mut under_way) = (Ingest::default(), FuturesUnordered::new());
+        loop {
+            while let Some(step) = run.next(Instant::now() < until) {
+                under_way.push(self.take(step, now));
+            }
+            match under_way.next().await {
+                Some(done) => run.done(done?),
+                None => return Ok(()),
+            }
         }
-        let (kept, to_tell) = mpsc::channel(1);
-        tokio::try_join!(self.keep_new(until, now, kept), self.tell_all(to_tell)).map(drop)
     }
 }
 

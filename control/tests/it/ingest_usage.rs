@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use control::clients::usage_stream::Wanted;
 use control::db::partitions;
 use control::task::ingest_usage;
 use proptest::prelude::*;
@@ -11,6 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use protocol::ids::WriterId;
 use protocol::keys::Key;
 use protocol::record::batch::Batch;
+use protocol::record::ingest::Wanted;
 use protocol::usage::{Entry, Outcome, Record};
 use uuid::Uuid;
 

@@ -12,6 +12,8 @@ const HALF_WINDOW: Duration = Duration::from_secs(5);
 const AVERTED: Duration = Duration::from_secs(1);
 /// How long others are preferred after the instance said that it is full.
 const FULL: Duration = Duration::from_millis(200);
+/// How long a trial keeps other calls away: an answer in one piece may take minutes.
+const TRIAL: Duration = Duration::from_secs(2);
 /// The random part of the time open: up to so much is taken off, so that gateways and instances do not try in step.
 const JITTER: f64 = 0.25;
 
@@ -39,9 +41,19 @@ pub(super) struct Breaker {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Closed { since: Duration },
-    Open { until: Duration },
-    HalfOpen { trial: Trial, until: Duration },
+    Closed {
+        since: Duration,
+    },
+    Open {
+        until: Duration,
+    },
+    /// One trial is under way, or several where they take long.
+    HalfOpen {
+        first: Trial,
+        last: Trial,
+        since: Duration,
+        until: Duration,
+    },
 }
 
 /// The call that shows whether an instance works again.
@@ -55,7 +67,7 @@ pub(super) enum Rank {
     Good,
     /// Takes calls, but has just failed or said that it is full.
     Averted,
-    /// Takes one call at a time, since there is no better one.
+    /// Takes one call at a time, or after a while one more, since there is no better one.
     LastResort,
 }
 
@@ -90,7 +102,7 @@ impl Default for State {
 }
 
 impl Breaker {
-    /// How gladly the instance is taken; none while its trial is under way. A call that has failed elsewhere is no
+    /// How gladly the instance is taken; none while its trial has just begun. A call that has failed elsewhere is no
     /// trial while there is a better place for it.
     pub(super) fn rank(&self, first_attempt: bool, now: Duration) -> Option<Rank> {
         match self.state {
@@ -98,7 +110,7 @@ impl Breaker {
             State::Closed { .. } => Some(Rank::Good),
             State::Open { until } if until <= now && first_attempt => Some(Rank::Good),
             State::Open { .. } => Some(Rank::LastResort),
-            State::HalfOpen { .. } => None,
+            State::HalfOpen { since, .. } => (now.saturating_sub(since) >= TRIAL).then_some(Rank::LastResort),
         }
     }
 
@@ -110,13 +122,17 @@ impl Breaker {
         }
     }
 
-    /// Notes that a call goes to the instance; whether it is the trial.
-    pub(super) fn begin(&mut self) -> Option<Trial> {
-        let State::Open { until } = self.state else { return None };
-        self.trials = self.trials.wrapping_add(1);
-        let trial = Trial(self.trials);
-        self.state = State::HalfOpen { trial, until };
-        Some(trial)
+    /// Notes that a call goes to the instance; whether it is a trial.
+    pub(super) fn begin(&mut self, now: Duration) -> Option<Trial> {
+        let last = Trial(self.trials.wrapping_add(1));
+        let (first, until) = match self.state {
+            State::Closed { .. } => return None,
+            State::Open { until } => (last, until),
+            State::HalfOpen { first, until, .. } => (first, until),
+        };
+        self.trials = last.0;
+        self.state = State::HalfOpen { first, last, since: now, until };
+        Some(last)
     }
 
     /// Notes that a call is being answered: if it is the trial, the breaker closes.
@@ -191,7 +207,8 @@ impl Breaker {
     }
 
     fn is_trial(&self, call: Option<Trial>) -> bool {
-        matches!(self.state, State::HalfOpen { trial, .. } if Some(trial) == call)
+        let State::HalfOpen { first, last, .. } = self.state else { return false };
+        call.is_some_and(|call| call.0.wrapping_sub(first.0) <= last.0.wrapping_sub(first.0))
     }
 
     fn open(&mut self, rule: Rule, now: Duration, jitter: f64) {

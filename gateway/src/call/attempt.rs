@@ -121,7 +121,7 @@ impl<I: Instances> Calls<I> {
     ) -> Attempt<'a> {
         let Some(target) = job.entry.target(place.instance) else { return Attempt::Refused(Refusal::Internal) };
         let admission = self.admission(job, &target, place.mean_connections);
-        let begun = Running::begin(&self.log, admission, &mut job.entry.quota, self.clock);
+        let begun = Running::begin(&self.log, admission, &mut job.entry.quota);
         let running = match begun {
             Ok(running) => running,
             Err(LogUnwritable::Busy) => return Attempt::Refused(Refusal::Overloaded(Scarce::Places)),

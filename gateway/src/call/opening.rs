@@ -131,19 +131,20 @@ async fn read(answer: &mut impl Answer, largest: usize) -> Result<Bytes, Failure
 }
 
 impl Unopened {
-    /// A status that is no success; its body comes in clear.
+    /// A status that is no success; its body comes in clear, as an object of JSON.
     async fn status(mut answer: impl Answer) -> Self {
         let code = answer.status().as_u16();
         let read = tokio::time::timeout(LONGEST_ERROR, read(&mut answer, LARGEST_ERROR)).await;
         let Ok(Ok(body)) = read else {
-            return Failure::Status { code, detail: None }.into();
+            return Failure::Status { code, detail: None, is_foreign: false }.into();
         };
         let content_type = answer.fields().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let said = Said { content_type: content_type.unwrap_or("application/json").to_owned(), body };
         let json: Option<serde_json::Value> = serde_json::from_slice(&said.body).ok();
+        let is_foreign = !json.as_ref().is_some_and(serde_json::Value::is_object);
         let detail = json.and_then(|json| Some(json.get("detail")?.as_str()?.to_owned()));
         answer.keep().await;
-        Self { failure: Failure::Status { code, detail }, said: Some(said) }
+        Self { failure: Failure::Status { code, detail, is_foreign }, said: Some(said) }
     }
 
     /// A stream that begins with an error.

@@ -19,7 +19,7 @@ const KEPT: [HeaderName; 4] =
 /// A client whose answer is recorded. As long as it is, the client counts as there although it left.
 pub(super) struct Recording<'a, D> {
     client: &'a mut D,
-    /// What is done before the client gets anything.
+    /// What is done before the client gets anything, or without it before its answer counts as given.
     begins: Option<BoxFuture<'a, ()>>,
     /// How long the answer is waited for without the client.
     run_on: Duration,
@@ -37,7 +37,8 @@ struct Tape {
 }
 
 impl<'a, D: Downstream> Recording<'a, D> {
-    /// Records within `share`, which grows with the answer; `begins` is done before the client gets anything of it.
+    /// Records within `share`, which grows with the answer; `begins` is done before the client gets anything of it, and
+    /// before an answer that is kept for a client that left is over.
     pub(super) fn new(
         client: &'a mut D,
         begins: BoxFuture<'a, ()>,
@@ -63,6 +64,13 @@ impl<'a, D: Downstream> Recording<'a, D> {
             self.left.get_or_insert(Instant::now() + self.run_on);
         }
         if self.left.is_some() && self.tape.is_none() { Err(Gone) } else { Ok(()) }
+    }
+
+    /// From now on the call may be paid for, so nobody may make it anew.
+    async fn has_begun(&mut self) {
+        if let Some(begins) = self.begins.take() {
+            begins.await;
+        }
     }
 
     fn record(&mut self, piece: &Bytes) {
@@ -117,9 +125,7 @@ impl<D: Downstream> Downstream for Recording<'_, D> {
         if self.left.is_some() {
             return self.unless_left(Ok(()));
         }
-        if let Some(begins) = self.begins.take() {
-            begins.await;
-        }
+        self.has_begun().await;
         let sent = self.client.begin(head).await;
         self.unless_left(sent)
     }
@@ -145,15 +151,23 @@ impl<D: Downstream> Downstream for Recording<'_, D> {
     }
 
     async fn end(&mut self) -> Result<(), Gone> {
-        let sent = if self.left.is_none() { self.client.end().await } else { Ok(()) };
+        let sent = match self.left {
+            None => self.client.end().await,
+            Some(_) => {
+                // One that only ended its own side must not take what it has for all of the answer.
+                self.client.cut().await;
+                if self.tape.is_some() {
+                    self.has_begun().await;
+                }
+                Ok(())
+            }
+        };
         self.unless_left(sent)
     }
 
     async fn cut(&mut self) {
         self.tape = None;
-        if self.left.is_none() {
-            self.client.cut().await;
-        }
+        self.client.cut().await;
     }
 
     fn close_after(&mut self) {

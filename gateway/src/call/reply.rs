@@ -146,7 +146,10 @@ impl<I: Instances> Calls<I> {
                 if line.client.reach() != Reach::All {
                     running.takes_back();
                 }
-                return abort(running);
+                let outcome = abort(running);
+                // One that only ended its own side must not take what it has for all of the answer.
+                line.client.cut().await;
+                return outcome;
             }
             Ended::Whole => match relay.meter().error() {
                 Some(error) => Failure::ErrorEvent { code: error.code },

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
 use protocol::record::settle::{self, Counters};
 use protocol::usage::{Admission, Kind, Outcome};
 
-use crate::clock::Clock;
 use crate::limit::QuotaHold;
 use crate::usage::meter::Meter;
 use crate::usage::{ABORTED, Flight, LogUnwritable, UsageLog};
@@ -22,9 +20,6 @@ pub(super) struct Running {
     kept: Option<Counters>,
     kind: Kind,
     estimate: u64,
-    started_at: DateTime<Utc>,
-    started: Instant,
-    clock: Clock,
 }
 
 impl Running {
@@ -36,9 +31,8 @@ impl Running {
         log: &UsageLog,
         admission: Admission,
         quota: &mut Option<QuotaHold>,
-        clock: Clock,
     ) -> Result<Self, LogUnwritable> {
-        let (kind, estimate, started_at) = (admission.kind, admission.estimate, admission.started_at);
+        let (kind, estimate) = (admission.kind, admission.estimate);
         Ok(Self {
             flight: log.admit(admission)?,
             quota: quota.take(),
@@ -47,15 +41,12 @@ impl Running {
             kept: None,
             kind,
             estimate,
-            started_at,
-            started: Instant::now(),
-            clock,
         })
     }
 
     /// When it began, by the clock that only goes forward.
     pub(super) fn started(&self) -> Instant {
-        self.started
+        self.flight.started()
     }
 
     /// The client is about to get a piece: the slot has to know before. One that `has_left` gets none.
@@ -91,14 +82,14 @@ impl Running {
 
     /// Writes the record; gives the allowance back if the attempt used none of it.
     pub(super) fn finish(mut self, outcome: Outcome, error: Option<&str>) -> Option<QuotaHold> {
-        let now = self.clock.now();
+        let took = self.flight.took();
         if let (Outcome::Finished, Some(kept)) = (outcome, self.kept) {
             self.counters = kept;
         }
         let delivered = self.counters.delivered;
-        let facts = settle::facts(self.kind, self.estimate, &self.counters, now - self.started_at);
+        let facts = settle::facts(self.kind, self.estimate, &self.counters, took);
         let error = error.or((outcome == Outcome::Aborted && !delivered).then_some(ABORTED));
-        let sequence = self.flight.finish(outcome, now, error, facts, delivered);
+        let sequence = self.flight.finish(outcome, took, error, facts, delivered);
         // The same rule by which control counts: a call that failed costs none of the allowance.
         if !delivered || outcome == Outcome::Failed {
             return self.quota;

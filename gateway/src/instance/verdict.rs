@@ -22,12 +22,14 @@ pub enum Failure {
     Patience,
     /// The connection broke before the answer was complete.
     Closed,
-    /// A status that is no success, with the `detail` of the body where that is a text.
+    /// A status that is no success.
     Status {
         /// The status.
         code: u16,
-        /// The text.
+        /// The `detail` of the body, where that is a text.
         detail: Option<String>,
+        /// Whether the body is no object of JSON, as instances send it: something else answers at their address.
+        is_foreign: bool,
     },
     /// A stream that began with an error event, or went on with one.
     ErrorEvent {
@@ -191,18 +193,19 @@ impl Reason {
             Failure::ErrorEvent { code: Some(429) } => Self::RateLimit,
             Failure::ErrorEvent { code: Some(400..=499) } => Self::BadRequest,
             Failure::ErrorEvent { code: _ } => Self::ServerError,
-            Failure::Status { code, detail } => Self::of_status(*code, detail.as_deref()),
+            Failure::Status { code, detail, is_foreign } => Self::of_status(*code, detail.as_deref(), *is_foreign),
         }
     }
 
-    fn of_status(code: u16, detail: Option<&str>) -> Self {
+    fn of_status(code: u16, detail: Option<&str>, is_foreign: bool) -> Self {
         match code {
             401 => Self::Unauthorized,
+            408 => Self::Timeout,
             404 if detail.is_some_and(|detail| detail.starts_with("Bad path")) => Self::BadPath,
             426 => Self::KeyExchangeRequired,
             429 => Self::RateLimit,
             451 => Self::DecryptionFailed,
-            400..=499 => Self::BadRequest,
+            400..=499 if !is_foreign => Self::BadRequest,
             500..=599 => Self::ServerError,
             _ => Self::GarbledAnswer,
         }

@@ -21,26 +21,43 @@ pub(super) struct PrivateSocket {
     listener: UnixListener,
 }
 
-impl PrivateSocket {
-    /// Opens it; one that is there already is replaced.
+/// A socket that nobody finds yet.
+pub(super) struct Draft {
+    path: PathBuf,
+    listener: UnixListener,
+}
+
+impl Draft {
+    /// Makes one for this place.
     ///
     /// # Errors
     /// When others may enter its folder, or the system refuses.
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn new(path: &Path) -> anyhow::Result<Self> {
         make_private_folder(path)?;
-        // Whoever comes meanwhile finds the old one or the new one, never none.
-        let draft = path.with_extension("new");
-        let open = || -> std::io::Result<UnixListener> {
+        let draft = draft(path);
+        let bind = || -> std::io::Result<UnixListener> {
             remove(&draft)?;
             let listener = UnixListener::bind(&draft)?;
             std::fs::set_permissions(&draft, Permissions::from_mode(0o600))?;
-            std::fs::rename(&draft, path)?;
             Ok(listener)
         };
-        let listener = open().with_context(|| format!("opening the hand-over socket {}", path.display()))?;
+        let listener = bind().with_context(|| opening(path))?;
         Ok(Self { path: path.to_owned(), listener })
     }
 
+    /// Puts it in its place; one that is there already is replaced.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn publish(self) -> anyhow::Result<PrivateSocket> {
+        let Self { path, listener } = self;
+        // Whoever comes meanwhile finds the old one or the new one, never none.
+        std::fs::rename(draft(&path), &path).with_context(|| opening(&path))?;
+        Ok(PrivateSocket { path, listener })
+    }
+}
+
+impl PrivateSocket {
     /// The next one who comes.
     pub(super) async fn next(&self) -> UnixStream {
         loop {
@@ -86,6 +103,14 @@ pub(super) async fn connect(path: &Path) -> anyhow::Result<Option<UnixStream>> {
     }
 }
 
+fn draft(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+fn opening(path: &Path) -> String {
+    format!("opening the hand-over socket {}", path.display())
+}
+
 fn asking(path: &Path) -> String {
     format!("asking at {} whether a gateway runs", path.display())
 }
@@ -120,9 +145,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("own").join("upgrade.sock");
         assert!(!is_answered(&path).unwrap());
-        drop(PrivateSocket::open(&path).unwrap());
+        drop(Draft::new(&path).unwrap().publish().unwrap());
         assert!(!is_answered(&path).unwrap(), "nobody stands behind it");
-        let socket = PrivateSocket::open(&path).unwrap();
+        let draft = Draft::new(&path).unwrap();
+        assert!(!is_answered(&path).unwrap(), "nobody finds it yet");
+        let socket = draft.publish().unwrap();
         assert!(is_answered(&path).unwrap());
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(std::fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
@@ -134,7 +161,7 @@ mod tests {
     async fn a_folder_that_others_may_enter_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o750)).unwrap();
-        let refusal = PrivateSocket::open(&folder.path().join("upgrade.sock")).err().unwrap().to_string();
+        let refusal = Draft::new(&folder.path().join("upgrade.sock")).err().unwrap().to_string();
         assert!(refusal.contains("0700"), "{refusal}");
     }
 }

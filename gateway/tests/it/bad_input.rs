@@ -345,5 +345,8 @@ async fn a_client_that_ends_its_side_before_the_answer_has_left() {
     stream.shutdown().await.unwrap();
     let records = platform.records(1).await;
     assert_eq!((records.len(), records[0].outcome, records[0].delivered), (1, Outcome::Aborted, true));
+    // What it has is not all of the answer, and it has to see that.
+    let _ = stream.read_to_end(&mut said).await;
+    assert!(!said.ends_with(b"\r\n0\r\n\r\n"), "{}", String::from_utf8_lossy(&said));
     platform.is_idle().await;
 }

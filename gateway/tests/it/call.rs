@@ -67,7 +67,7 @@ async fn a_prompt_that_was_answered_before_is_marked_unless_the_gateway_is_told_
         (vec!["--rerolls=0".into()], [false; 4]),
         (vec!["--reroll=0".into()], [false; 4]),
     ] {
-        let scripted = Scripted::start([Act::Error(422, "no"), Act::Json("{}".into())]).await;
+        let scripted = Scripted::start([Act::Error(422, r#"{"detail":"no"}"#), Act::Json("{}".into())]).await;
         let platform = Platform::start(&[&scripted], Wishes { settings, ..Wishes::default() }).await;
         let asked_otherwise = chat(false).replace("hello", "hullo");
         let colder = chat(false).replace("\"stream\"", "\"temperature\":0,\"stream\"");
@@ -184,6 +184,8 @@ async fn a_failed_attempt_goes_on_to_another_instance() {
         (Act::Error(426, "{}"), "KEY_EXCHANGE_REQUIRED"),
         (Act::Error(451, "{}"), "DECRYPTION_FAILED"),
         (Act::Error(404, r#"{"detail":"Bad path: x"}"#), "BAD_PATH"),
+        (Act::Error(404, "<html>nothing here</html>"), "GARBLED_ANSWER"),
+        (Act::Error(408, "{}"), "TIMEOUT"),
     ] {
         let [first, second] = Scripted::pair([act, Act::Stream(answer())]).await;
         let platform = Platform::start(&[&first, &second], Wishes::default()).await;

@@ -74,7 +74,7 @@ async fn after_a_comment_a_failure_is_an_event_of_the_stream() {
         ("", "exhausted", "every available instance failed to answer"),
         (refused, "bad_request", "too long"),
         (
-            "HTTP/1.1 422 No\r\nContent-Length: 1\r\n\r\n-",
+            "HTTP/1.1 422 No\r\nContent-Length: 2\r\n\r\n{}",
             "bad_request",
             "the instance refused the request with status 422",
         ),

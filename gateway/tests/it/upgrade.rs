@@ -1,9 +1,11 @@
 //! One gateway process replaces another while clients are being served.
 
+use std::fs::Permissions;
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 
@@ -177,6 +179,21 @@ async fn a_next_gateway_that_cannot_take_leases_leaves_the_running_one_alone() {
     assert!(log.contains("not healthy in time: leases were never taken from redis"), "{log}");
     assert_eq!(models(&platform).await, 200);
     end(&mut platform.redis);
+    platform.upgrade().await.ended().await;
+    assert_eq!(models(&platform).await, 200);
+}
+
+#[tokio::test]
+async fn a_next_gateway_whose_hand_over_folder_is_not_private_any_more_leaves_the_running_one_alone() {
+    let mut platform = platform(&[], "0.2").await;
+    let folder = platform.upgrade_socket().parent().unwrap().to_owned();
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    let mut next = platform.start_another(&["--upgrade"]);
+    assert!(!next.ended().await);
+    let log = next.log();
+    assert!(log.contains("the hand-over socket needs a folder with mode 0700"), "{log}");
+    assert_eq!(models(&platform).await, 200);
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o700)).unwrap();
     platform.upgrade().await.ended().await;
     assert_eq!(models(&platform).await, 200);
 }

@@ -71,7 +71,9 @@ pub fn adopt<D: Disk>(disk: &D) -> Result<Adoption, Unadoptable> {
             empty.push_back(Segment::reopen_empty(disk, *number).map_err(while_("opening its reserve"))?);
         }
     }
-    // What was read may be in the page cache alone: nothing of it is told to anybody before it is on disk.
+    // What was read may be in the page cache alone, and the name of a segment that its writer was just making: nothing
+    // of it is told to anybody before it is on disk.
+    disk.sync_names().map_err(while_("making the names of its segments durable"))?;
     for end in &ends {
         disk.open(end.segment).and_then(|(file, _)| file.sync()).map_err(while_("making what is there durable"))?;
     }

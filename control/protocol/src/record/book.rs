@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::record::ages::Ages;
 use crate::usage::{Beat, Written};
 
 #[cfg(test)]
 mod tests;
+
+/// How far an end is moved behind a beat. The two race by milliseconds; a clock that was set may be hours off, for which
+/// nobody pays: such a row is late, as one of a dead writer may be, and a closed hour takes it into the next one.
+const MOVED: TimeDelta = TimeDelta::seconds(1);
 
 /// A point in a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,9 +108,10 @@ impl Book {
         segment.number
     }
 
-    /// When an attempt that ends now is said to have ended: not before a clock that a beat has spoken of.
+    /// When an attempt that ends now is said to have ended: not before a clock that a beat has spoken of, unless that
+    /// was set since the attempt began.
     pub fn ends_at(&self, completed_at: DateTime<Utc>) -> DateTime<Utc> {
-        completed_at.max(self.floor)
+        if self.floor - completed_at <= MOVED { completed_at.max(self.floor) } else { completed_at }
     }
 
     /// The attempt admitted in that segment has its final.
@@ -133,7 +138,7 @@ impl Book {
         }
     }
 
-    /// A sign of life: what ends from now on ends at or after its clock.
+    /// A sign of life: what ends from now on ends at or after its clock, unless that is set.
     pub fn beat(&mut self, now: DateTime<Utc>) -> Beat {
         self.floor = self.floor.max(now);
         Beat { clock: self.floor, sequence: self.last, closed: self.closed }

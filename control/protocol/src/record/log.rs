@@ -125,7 +125,7 @@ impl<D: Disk> Log<D> {
     /// Writes a final and gives its sequence. A segment that fails is left for the next in reserve; if the disk takes
     /// it nowhere it waits in memory, and no call is admitted meanwhile.
     ///
-    /// The time of its end is set here, under the lock of the book that beats come from: never before a beat's clock.
+    /// The time of its end is set here, under the lock of the book that beats come from: see [`Book::ends_at`].
     ///
     /// # Errors
     /// When it is larger than a frame may be.

@@ -44,17 +44,6 @@ enum Lookup {
 /// Writers whose rows are locked.
 type Writers = BTreeMap<WriterId, LogWriter>;
 
-impl Stored {
-    /// Adds what another batch brought later.
-    pub(super) fn add(&mut self, other: Self) {
-        self.inserted += other.inserted;
-        self.repeated += other.repeated;
-        self.contradicted += other.contradicted;
-        self.rejected += other.rejected;
-        self.marks.extend(other.marks);
-    }
-}
-
 /// Stores a batch in one transaction.
 ///
 /// # Errors

@@ -83,12 +83,12 @@ fn an_open_one_is_the_last_resort_until_its_time_is_over_then_one_call_tries_it(
     assert_eq!(breaker.rank(true, at(1.9)), Some(Rank::LastResort));
     assert_eq!(breaker.rank(true, at(2.0)), Some(Rank::Good));
     assert_eq!(breaker.rank(false, at(2.0)), Some(Rank::LastResort), "no trial for a call that has failed already");
-    let trial = breaker.begin();
+    let trial = breaker.begin(at(2.0));
     assert!(trial.is_some());
     assert_eq!((breaker.rank(true, at(2.0)), breaker.standing(at(2.0))), (None, Standing::HalfOpen));
     breaker.answered(trial, at(2.5));
     assert_eq!(breaker.rank(true, at(2.5)), Some(Rank::Good));
-    assert_eq!(breaker.begin(), None);
+    assert_eq!(breaker.begin(at(2.5)), None);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn each_failed_trial_doubles_the_time_open_up_to_the_longest() {
     let mut breaker = opened_at(0.0);
     let mut now = at(2.0);
     for expected in [4, 8, 16, 32, 60, 60] {
-        let trial = breaker.begin();
+        let trial = breaker.begin(now);
         assert!(breaker.failed(trial, RULE, now, 0.0));
         assert_eq!(breaker.remaining(now), Duration::from_secs(expected));
         now += Duration::from_secs(expected);
@@ -107,7 +107,7 @@ fn each_failed_trial_doubles_the_time_open_up_to_the_longest() {
 fn earlier_openings_are_forgotten_once_it_stayed_closed_for_long() {
     for (closed_for, expected) in [(59.0, 4), (60.0, 2)] {
         let mut breaker = opened_at(0.0);
-        let trial = breaker.begin();
+        let trial = breaker.begin(at(2.0));
         breaker.answered(trial, at(2.0));
         let now = at(2.0 + closed_for);
         while !breaker.failed(None, RULE, now, 0.0) {}
@@ -118,11 +118,11 @@ fn earlier_openings_are_forgotten_once_it_stayed_closed_for_long() {
 #[test]
 fn a_last_resort_that_fails_before_its_time_changes_nothing_and_one_that_answers_closes() {
     let mut breaker = opened_at(0.0);
-    let early = breaker.begin();
+    let early = breaker.begin(at(0.5));
     assert_eq!(breaker.rank(true, at(0.5)), None, "one at a time");
     assert!(!breaker.failed(early, RULE, at(0.5), 0.0));
     assert_eq!(breaker.remaining(at(0.5)), at(1.5));
-    let early = breaker.begin();
+    let early = breaker.begin(at(0.5));
     breaker.answered(early, at(1.0));
     assert_eq!(breaker.standing(at(1.0)), Standing::Closed);
 }
@@ -130,17 +130,17 @@ fn a_last_resort_that_fails_before_its_time_changes_nothing_and_one_that_answers
 #[test]
 fn a_trial_that_showed_nothing_leaves_the_next_call_to_be_the_trial() {
     let mut breaker = opened_at(0.0);
-    let trial = breaker.begin();
+    let trial = breaker.begin(at(2.0));
     breaker.unknown(trial);
     assert_eq!(breaker.rank(true, at(2.0)), Some(Rank::Good));
-    assert_ne!(breaker.begin(), trial);
+    assert_ne!(breaker.begin(at(2.0)), trial);
 }
 
 #[test]
 fn only_its_trial_ends_a_half_open_state() {
     let mut breaker = opened_at(0.0);
-    let trial = breaker.begin();
-    for other in [None, Some(Trial(77))] {
+    let trial = breaker.begin(at(2.0));
+    for other in [None, Some(Trial(0)), Some(Trial(2))] {
         breaker.unknown(other);
         breaker.works(other, at(3.0));
         breaker.full(other, at(3.0));
@@ -149,6 +149,23 @@ fn only_its_trial_ends_a_half_open_state() {
     }
     breaker.works(trial, at(9.0));
     assert_eq!(breaker.standing(at(9.0)), Standing::Closed);
+}
+
+#[test]
+fn a_trial_that_takes_long_lets_another_call_in_and_each_of_them_tells() {
+    for answers in [0, 1] {
+        let mut breaker = opened_at(0.0);
+        let first = breaker.begin(at(2.0));
+        assert_eq!(breaker.rank(true, at(3.9)), None);
+        assert_eq!(breaker.rank(true, at(4.0)), Some(Rank::LastResort));
+        let trials = [first, breaker.begin(at(4.0))];
+        assert_eq!(breaker.rank(true, at(5.9)), None);
+        let mut failing = breaker;
+        breaker.answered(trials[answers], at(6.0));
+        assert_eq!(breaker.standing(at(6.0)), Standing::Closed);
+        assert!(failing.failed(trials[answers], RULE, at(6.0), 0.0));
+        assert_eq!(failing.standing(at(6.0)), Standing::Open);
+    }
 }
 
 #[test]
@@ -169,7 +186,7 @@ proptest! {
         for (act, wait, jitter) in steps {
             now += at(wait);
             match act {
-                0 => trial = breaker.begin().or(trial),
+                0 => trial = breaker.begin(now).or(trial),
                 1 => breaker.works(trial, now),
                 2 => breaker.full(trial, now),
                 3 => breaker.unknown(trial),
@@ -177,8 +194,8 @@ proptest! {
             }
             prop_assert!(breaker.remaining(now) <= RULE.longest);
             let waiting = breaker.rank(true, now + RULE.longest);
-            let on_trial = breaker.rank(true, now).is_none();
-            prop_assert_eq!(waiting, if on_trial { None } else { Some(Rank::Good) });
+            let on_trial = matches!(breaker.state, State::HalfOpen { .. });
+            prop_assert_eq!(waiting, Some(if on_trial { Rank::LastResort } else { Rank::Good }));
             prop_assert!(breaker.standing(now + RULE.longest) != Standing::Open, "it counts as open for ever");
         }
         breaker.works(trial, now);

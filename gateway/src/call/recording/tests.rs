@@ -77,6 +77,21 @@ async fn an_answer_that_begins_after_the_client_has_left_is_not_said_to_have_beg
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_is_said_to_have_begun_before_it_is_over_without_its_client_if_it_is_kept() {
+    for kept in [true, false] {
+        let (mut client, mut begun) = (ScriptedClient { leaves: true, ..ScriptedClient::default() }, false);
+        let share = Room::new(800).take(protocol::ids::UserId::random(), 0, std::time::Instant::now()).ok();
+        let begins = Box::pin(async { begun = true });
+        let mut recording = Recording::new(&mut client, begins, RUN_ON, LARGEST, share.filter(|_| kept));
+        assert_eq!(tokio::time::timeout(RUN_ON / 2, recording.gone()).await.is_err(), kept);
+        let began = recording.begin(head()).await;
+        assert_eq!((began.is_ok(), recording.end().await.is_ok()), (kept, kept));
+        drop(recording);
+        assert_eq!((begun, client.ended, client.closes), (kept, false, true));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_too_large_for_an_answer_or_for_the_room_is_not_kept_and_not_waited_for() {
     for room in [100, 5] {
         let mut client = ScriptedClient { leaves: true, ..ScriptedClient::default() };

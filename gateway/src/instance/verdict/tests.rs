@@ -15,7 +15,11 @@ fn chute() -> ChuteId {
 }
 
 fn status(code: u16, detail: &str) -> Failure {
-    Failure::Status { code, detail: Some(detail.to_owned()) }
+    Failure::Status { code, detail: Some(detail.to_owned()), is_foreign: false }
+}
+
+fn without_detail(code: u16, is_foreign: bool) -> Failure {
+    Failure::Status { code, detail: None, is_foreign }
 }
 
 fn first(failure: &Failure) -> Verdict {
@@ -51,7 +55,9 @@ fn failures_are_judged_by_the_table() {
         (status(404, "Bad path"), "BAD_PATH", Blame::Instance, fails, true, another.clone()),
         (status(404, "Bad path: /x"), "BAD_PATH", Blame::Instance, fails, true, another.clone()),
         (status(404, "no such model"), "BAD_REQUEST", Blame::Client, works, false, relay(404)),
-        (Failure::Status { code: 404, detail: None }, "BAD_REQUEST", Blame::Client, works, false, relay(404)),
+        (without_detail(404, false), "BAD_REQUEST", Blame::Client, works, false, relay(404)),
+        (without_detail(404, true), "GARBLED_ANSWER", Blame::Instance, fails, false, another.clone()),
+        (status(408, "x"), "TIMEOUT", Blame::Instance, fails, false, another.clone()),
         (status(400, "x"), "BAD_REQUEST", Blame::Client, works, false, relay(400)),
         (status(422, "x"), "BAD_REQUEST", Blame::Client, works, false, relay(422)),
         (Failure::EmptyStream, "EMPTY_STREAM", Blame::Instance, unknown, false, another.clone()),
@@ -72,8 +78,9 @@ fn failures_are_judged_by_the_table() {
 #[test]
 fn every_status_is_judged_and_only_other_4xx_are_relayed() {
     for code in 0..=u16::MAX {
-        let relayed = matches!(first(&Failure::Status { code, detail: None }).next, Next::Relay(_));
-        assert_eq!(relayed, (400..500).contains(&code) && ![401, 426, 429, 451].contains(&code), "{code}");
+        let relayed = |is_foreign| matches!(first(&without_detail(code, is_foreign)).next, Next::Relay(_));
+        let is_other = (400..500).contains(&code) && ![401, 408, 426, 429, 451].contains(&code);
+        assert_eq!((relayed(false), relayed(true)), (is_other, false), "{code}");
     }
 }
 

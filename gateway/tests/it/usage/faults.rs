@@ -6,7 +6,6 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 
-use gateway::clock::Clock;
 use gateway::usage::{LogUnwritable, Settings};
 use protocol::ids::WriterId;
 
@@ -116,7 +115,7 @@ fn a_full_disk_refuses_new_calls_and_records_those_in_flight() {
     let refused = loop {
         match running.log.admit(admission()) {
             Ok(flight) if flights.len() < 40 => flights.push(flight),
-            Ok(flight) => ended = finish(flight, Clock::default().now()),
+            Ok(flight) => ended = finish(flight),
             Err(refused) => break refused,
         }
     };
@@ -124,7 +123,7 @@ fn a_full_disk_refuses_new_calls_and_records_those_in_flight() {
     eventually("the metric says so", || running.metrics.record.writable.get() == 0);
     let last = ended + flights.len() as u64;
     for flight in flights {
-        finish(flight, Clock::default().now());
+        finish(flight);
     }
     assert_eq!(running.metrics.record.dropped.get(), 0);
     eventually("all records are shipped", || holds(&server, writer, 1..=last));

@@ -33,7 +33,7 @@ fn child_that_is_killed_in_flight() {
     let roomy = Settings { segment: 1 << 20, ..settings(Path::new(&folder)) };
     let log = UsageLog::open(roomy, Clock::default(), metrics).unwrap();
     for _ in 0..150 {
-        finish(log.admit(admission()).unwrap(), Clock::default().now());
+        finish(log.admit(admission()).unwrap());
     }
     let mut streamed = log.admit(admission()).unwrap();
     for count in 1..=7 {
@@ -201,7 +201,7 @@ fn nobody_adopts_the_log_of_a_live_process() {
         let stream = Stream::read(&server);
         [first.writer(), second.writer()].iter().all(|writer| stream.beats.iter().any(|(one, _)| one == writer))
     });
-    finish(flight, Clock::default().now());
+    finish(flight);
     eventually("the record is shipped", || Stream::read(&server).finals.len() == 1);
     assert_eq!(Stream::read(&server).finals[0].2.outcome, Outcome::Finished);
     assert_eq!((first.metrics.record.adopted.get(), second.metrics.record.adopted.get()), (0, 0));

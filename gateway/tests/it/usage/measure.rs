@@ -31,7 +31,7 @@ fn measure_the_cost_of_a_record() {
             flight.progress(chunks(count));
         }
         let written = Instant::now();
-        finish(flight, Clock::default().now());
+        finish(flight);
         admitting += admitted - start;
         writing += written - admitted;
         finishing += written.elapsed();

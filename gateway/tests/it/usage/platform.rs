@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::TimeDelta;
 use gateway::clock::Clock;
 use gateway::metrics::Metrics;
 use gateway::usage::{Counters, Flight, Service, Settings, UsageLog};
@@ -61,7 +61,7 @@ impl Running {
             flight = self.log.admit(admission()).ok();
             flight.is_some()
         });
-        finish(flight.unwrap(), Clock::default().now())
+        finish(flight.unwrap())
     }
 
     pub(crate) fn calls(&self, count: u64) {
@@ -102,9 +102,14 @@ pub(crate) fn admission() -> Admission {
     }
 }
 
-pub(crate) fn finish(flight: Flight, at: DateTime<Utc>) -> u64 {
+pub(crate) fn finish(flight: Flight) -> u64 {
+    let took = flight.took();
+    finish_in(flight, took)
+}
+
+pub(crate) fn finish_in(flight: Flight, took: TimeDelta) -> u64 {
     let facts = Facts { it: 11, ot: 3, tokens: 3, ttft: Some(0.25), tt: 1.0 };
-    flight.finish(Outcome::Finished, at, None, facts, true).unwrap()
+    flight.finish(Outcome::Finished, took, None, facts, true).unwrap()
 }
 
 pub(crate) fn chunks(chunks: u64) -> Counters {

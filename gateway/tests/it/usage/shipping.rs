@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use gateway::clock::Clock;
 use gateway::usage::{LogUnwritable, Settings};
 use protocol::usage::{Entry, Outcome};
 
@@ -36,7 +35,7 @@ fn no_final_behind_a_beat_ends_before_its_clock() {
     let mut beats = 0;
     eventually("three beats", || {
         let flight = running.log.admit(admission()).unwrap();
-        finish(flight, Clock::default().now() - TimeDelta::seconds(30));
+        finish_in(flight, TimeDelta::milliseconds(-900));
         beats = Stream::read(&server).beats.len();
         beats >= 3
     });
@@ -80,7 +79,7 @@ fn a_stop_waits_for_calls_in_flight_and_ships_everything_with_a_farewell() {
     let flight = running.log.admit(admission()).unwrap();
     running.ask_to_stop();
     running.calls(100);
-    assert_eq!(finish(flight, Clock::default().now()), 101);
+    assert_eq!(finish(flight), 101);
     let log = running.log.clone();
     running.stop();
     assert!(matches!(log.admit(admission()), Err(LogUnwritable::Closed)));

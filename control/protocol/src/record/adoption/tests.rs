@@ -6,6 +6,7 @@ use super::*;
 use crate::ids::WriterId;
 use crate::record::reader::Stored;
 use crate::record::sample::{admission, record};
+use crate::record::simulator::chance::Chance;
 use crate::record::simulator::disk::{SimulatedDisk, failing, sound};
 use crate::usage::{self, Admission};
 
@@ -184,9 +185,21 @@ fn finals_behind_damage_are_shipped_and_the_gap_before_them_is_told() {
 fn what_is_adopted_outlives_the_machine() {
     let disk = dead(&[Some(admission(0)), None]);
     adopt(&disk).unwrap();
-    disk.folder.borrow_mut().crash(&mut crate::record::simulator::chance::Chance::new(3));
+    disk.folder.borrow_mut().crash(&mut Chance::new(3));
     let second = adopt(&disk).unwrap();
     assert_eq!((second.lost.len(), finals(&disk, second)), (0, vec![SECOND]));
+}
+
+#[test]
+fn what_is_adopted_into_a_segment_that_was_just_being_made_outlives_the_machine() {
+    for chance in 0..16 {
+        let disk = dead(&[Some(admission(0))]);
+        // Its writer died before the folder was durable.
+        disk.create(2, 64 * 1024).unwrap();
+        assert_eq!(adopt(&disk).unwrap().lost.len(), 1);
+        disk.folder.borrow_mut().crash(&mut Chance::new(chance));
+        assert_eq!(adopt(&disk).unwrap().lost.len(), 0, "{chance}");
+    }
 }
 
 #[test]

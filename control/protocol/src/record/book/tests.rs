@@ -1,6 +1,5 @@
 //! Tests of `book`: beats speak the truth, and nothing that may be needed again is deleted.
 
-use chrono::TimeDelta;
 use proptest::prelude::*;
 
 use super::*;
@@ -16,6 +15,7 @@ fn a_final_after_a_beat_ends_at_its_clock_or_later() {
     let segment = book.admitted(at(0));
     assert_eq!(book.beat(at(10)), Beat { clock: at(10), sequence: 0, closed: false });
     assert_eq!(book.ends_at(at(9)), at(10));
+    assert_eq!(book.ends_at(at(8)), at(8), "the clock was set: nobody pays for that");
     assert_eq!(book.ends_at(at(11)), at(11));
     book.ended(segment, 1, at(11));
     assert_eq!(book.beat(at(8)), Beat { clock: at(10), sequence: 1, closed: false }, "a clock set back");

@@ -168,9 +168,9 @@ fn a_final_behind_a_beat_gets_the_time_of_the_beat() {
     let log = log(&disk);
     let admission = sample::admission(0);
     let ticket = log.admit(&admission).unwrap();
-    let clock = admission.started_at + TimeDelta::seconds(9);
-    let beat = log.book().beat(clock);
     let mut record = final_of(admission);
+    let clock = record.completed_at + TimeDelta::milliseconds(9);
+    let beat = log.book().beat(clock);
     let sequence = log.finish(&ticket, &mut record).unwrap();
     assert!(sequence > beat.sequence);
     assert_eq!(record.completed_at, clock);

@@ -34,6 +34,8 @@ pub(crate) struct Flight {
     admission: Admission,
     ticket: Ticket,
     slot: usize,
+    /// By clocks that nobody sets.
+    started: Duration,
     pub(crate) chunks: u64,
 }
 
@@ -105,13 +107,13 @@ impl Gateway {
     }
 
     /// Admits a call, as `UsageLog::admit` does.
-    pub(crate) fn admit(&mut self, admission: Admission) -> Result<AttemptKey, LogUnwritable> {
+    pub(crate) fn admit(&mut self, admission: Admission, started: Duration) -> Result<AttemptKey, LogUnwritable> {
         let key = (admission.invocation, admission.started_at);
         let slot = self.free.pop().ok_or(LogUnwritable::Busy)?;
         match self.log.admit(&admission) {
             Ok(ticket) => {
                 self.unsynced.push((key, false));
-                self.flights.push(Flight { key, admission, ticket, slot, chunks: 0 });
+                self.flights.push(Flight { key, admission, ticket, slot, started, chunks: 0 });
                 Ok(key)
             }
             Err(refused) => {
@@ -122,31 +124,32 @@ impl Gateway {
     }
 
     /// Notes a chunk and then gives it to the client; how many the client has.
-    pub(crate) fn relay(&mut self, index: usize, now: DateTime<Utc>) -> Option<u64> {
+    pub(crate) fn relay(&mut self, index: usize, now: Duration) -> Option<u64> {
         let flight = &mut self.flights[index];
         flight.chunks += 1;
         if self.bug != Some(Bug::NoSlots) {
             let counters = counters(flight.chunks);
-            let slot = Slot { invocation: flight.key.0, updated_at: now, counters };
+            let slot = Slot { invocation: flight.key.0, updated_at: flight.key.1 + flight.took(now), counters };
             self.disk.write_slot(flight.slot, &slot).ok()?;
         }
         Some(flight.chunks)
     }
 
-    /// Ends a call, as `Flight::finish` does; `monotonic` is the time of clocks that nobody sets.
-    pub(crate) fn finish(
-        &mut self,
-        index: usize,
-        outcome: Outcome,
-        (now, monotonic): (DateTime<Utc>, Duration),
-    ) -> Option<(AttemptKey, Record)> {
+    /// Ends a call, as `Flight::finish` does.
+    pub(crate) fn finish(&mut self, index: usize, outcome: Outcome, now: Duration) -> Option<(AttemptKey, Record)> {
         let flight = self.flights.swap_remove(index);
-        let facts = facts(&flight, now);
-        let delivered = flight.chunks > 0;
+        let took = flight.took(now);
+        let facts = facts(&flight, took);
+        let (delivered, completed_at) = (flight.chunks > 0, flight.key.1 + took);
         let error = (!delivered && outcome != Outcome::Finished).then(|| "ABORTED".to_owned());
-        let mut record = Record { admission: flight.admission, outcome, completed_at: now, error, delivered, facts };
+        let mut record = Record { admission: flight.admission, outcome, completed_at, error, delivered, facts };
         let sequence = self.log.finish(&flight.ticket, &mut record).ok()?;
-        self.desk.leave(delivered.then_some(sequence), monotonic, self.bug);
+        let moved = record.completed_at - completed_at;
+        assert!(
+            (TimeDelta::zero()..=TimeDelta::seconds(1)).contains(&moved),
+            "paid for {moved} by which a clock was set"
+        );
+        self.desk.leave(delivered.then_some(sequence), now, self.bug);
         self.unsynced.push((flight.key, true));
         self.free.push(flight.slot);
         Some((flight.key, record))
@@ -226,12 +229,17 @@ impl Gateway {
     }
 }
 
+impl Flight {
+    fn took(&self, now: Duration) -> TimeDelta {
+        TimeDelta::from_std(now - self.started).expect("a run takes no ages")
+    }
+}
+
 fn counters(chunks: u64) -> Counters {
     Counters { chunks, bytes: chunks * 4, first_chunk_micros: Some(1000), delivered: true, ..Counters::default() }
 }
 
-fn facts(flight: &Flight, now: DateTime<Utc>) -> Facts {
-    let took = now - flight.admission.started_at;
+fn facts(flight: &Flight, took: TimeDelta) -> Facts {
     let counters = if flight.chunks > 0 { counters(flight.chunks) } else { Counters::default() };
     settle::facts(flight.admission.kind, flight.admission.estimate, &counters, took)
 }

@@ -9,8 +9,9 @@ use super::Bug;
 use super::chance::Weather;
 use super::desk::Funds;
 use crate::ids::WriterId;
-use crate::record::batch::{AttemptKey, Batch, RawEntry};
+use crate::record::batch::{AttemptKey, Batch};
 use crate::record::hours;
+use crate::record::ingest::Marks;
 use crate::record::ledger::{self, LogWriter};
 use crate::usage::Record;
 
@@ -62,7 +63,7 @@ impl Postgres {
         }
     }
 
-    pub(crate) fn marks(&self) -> Result<Vec<(WriterId, u64)>, Away> {
+    pub(crate) fn marks(&self) -> Result<Marks, Away> {
         if self.away {
             return Err(Away);
         }
@@ -75,21 +76,16 @@ impl Postgres {
         Ok(Funds { used: self.rows.values().filter(|row| row.record.delivered).count() as u64, marks })
     }
 
-    /// Stores entries in one transaction and gives the marks of their writers.
-    pub(crate) fn store(
-        &mut self,
-        entries: &[RawEntry],
-        now: DateTime<Utc>,
-    ) -> Result<Result<Vec<(WriterId, u64)>, String>, Away> {
+    /// Stores a batch in one transaction and gives the marks of its writers.
+    pub(crate) fn store(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Result<Marks, String>, Away> {
         if self.away || self.weather.strikes("postgres: lost before commit") {
             return Err(Away);
         }
-        let batch = Batch::read(entries);
-        let stored = self.decide(&batch, now);
+        let stored = self.decide(batch, now);
         if self.weather.strikes("postgres: lost after commit") { Err(Away) } else { Ok(stored) }
     }
 
-    fn decide(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Vec<(WriterId, u64)>, String> {
+    fn decide(&mut self, batch: &Batch, now: DateTime<Utc>) -> Result<Marks, String> {
         let earliest = batch.earliest().unwrap_or(now);
         let open = *self.open.get_or_insert_with(|| hours::end_of(earliest.clamp(now - TimeDelta::hours(24), now)));
         let mut known: BTreeMap<WriterId, LogWriter> = BTreeMap::new();

@@ -9,6 +9,7 @@ use crate::ids::WriterId;
 use crate::lease::claims::{Claims, Heard};
 use crate::lease::{Answer, Ask};
 use crate::record::batch::RawEntry;
+use crate::record::ingest::Wanted;
 use crate::usage::{Entry, Written};
 
 /// The fields of an entry.
@@ -96,15 +97,14 @@ impl Redis {
     }
 
     /// The next entries for the group: those delivered before, or new ones. A lost group is made again.
-    pub(crate) fn read(&mut self, pending: bool, count: usize) -> Result<Vec<RawEntry>, Lost> {
+    pub(crate) fn read(&mut self, wanted: Wanted, count: usize) -> Result<Vec<RawEntry>, Lost> {
         self.arrives(self.run)?;
         let delivered = *self.data.group.get_or_insert(0);
-        let ids: Vec<u64> = if pending {
-            self.data.pending.iter().take(count).copied().collect()
-        } else {
-            self.data.stream.range(delivered + 1..).take(count).map(|(id, _)| *id).collect()
+        let ids: Vec<u64> = match wanted {
+            Wanted::Pending => self.data.pending.iter().take(count).copied().collect(),
+            Wanted::New => self.data.stream.range(delivered + 1..).take(count).map(|(id, _)| *id).collect(),
         };
-        if !pending {
+        if wanted == Wanted::New {
             self.data.group = ids.last().copied().or(self.data.group);
             self.data.pending.extend(&ids);
         }

@@ -114,7 +114,8 @@ impl World {
             Kind::Ingest => {
                 let (now, which) = (self.clock(), self.any(self.ingesters.len()));
                 if let Some(ingester) = which.and_then(|index| self.ingesters.get_mut(index)) {
-                    ingester.step(&mut self.redis, &mut self.postgres, now, self.bug)?;
+                    let choice = self.weather.below(usize::MAX >> 1);
+                    ingester.step(&mut self.redis, &mut self.postgres, (now, choice), self.bug)?;
                 }
             }
             Kind::StartIngester if self.ingesters.len() < 2 => self.ingesters.push(Ingester::default()),
@@ -188,7 +189,7 @@ impl World {
                 return;
             }
             let admission = Admission { invocation: id, started_at: now, ..self.sample.clone() };
-            let admitted = gateway.admit(admission);
+            let admitted = gateway.admit(admission, self.now);
             if admitted.is_err() {
                 gateway.desk.leave(None, self.now, None);
             }
@@ -203,13 +204,13 @@ impl World {
         let index = self.weather.below(gateway.flights.len());
         if kind == Kind::Relay {
             let key = gateway.flights[index].key;
-            if let Some(got) = gateway.relay(index, now) {
+            if let Some(got) = gateway.relay(index, self.now) {
                 self.truth.attempt(&key).got = got;
             }
             return;
         }
         let outcome = if kind == Kind::Finish { Outcome::Finished } else { Outcome::Aborted };
-        if let Some((key, record)) = gateway.finish(index, outcome, (now, self.now))
+        if let Some((key, record)) = gateway.finish(index, outcome, self.now)
             && gateway.process.alive.get()
         {
             self.truth.attempt(&key).told = Some(record);
@@ -300,7 +301,10 @@ impl World {
             Kind::Stop => {
                 gateway.log.close();
             }
-            _ => gateway.skew += TimeDelta::milliseconds(self.weather.below(8000) as i64 - 4000),
+            _ => {
+                let furthest = [4_000, 4_000, 600_000][self.weather.below(3)];
+                gateway.skew += TimeDelta::milliseconds(self.weather.below(2 * furthest) as i64 - furthest as i64);
+            }
         }
         true
     }
