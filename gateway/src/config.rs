@@ -209,6 +209,7 @@ mod tests {
         assert_eq!((client.max_body, client.max_bodies), (32 << 20, 1 << 30));
         assert_eq!((client.client_silence, client.client_stall), (Duration::from_secs(30), Duration::from_secs(60)));
         assert_eq!(client.body_seconds, Duration::from_secs(300));
+        assert_eq!(config.calls.keepalive, Duration::from_secs(15));
         // Beyond it, a tenth of the calls.
         assert_eq!(config.instances.retry_floor, 10);
     }

@@ -15,13 +15,19 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
-use crate::load::{End, Seen};
+use crate::load::{self, End, Seen};
 use crate::scene::{Scene, User};
 
 const LONGEST: Duration = Duration::from_secs(60);
 /// A call whose moment has passed by this much is missed: all connections are busy.
 const TOO_LATE: Duration = Duration::from_millis(500);
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
+/// The end of a stream, in which its tokens are named.
+const TAIL: usize = 2 << 10;
+/// Most bytes of a stream that are read at a time.
+const AT_A_TIME: usize = 16 << 10;
+/// What ends a body in chunks.
+const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 /// How many connections come from one address; the gateway takes 1,024 of each.
 const OF_AN_ADDRESS: usize = 1000;
 
@@ -31,6 +37,13 @@ pub(crate) struct Offered {
     lasts: Duration,
     /// Calls per second; none: each connection calls again as soon as it is answered.
     rate: Option<f64>,
+}
+
+/// What each call asks for: a chat of so many tokens.
+#[derive(Clone, Copy)]
+pub(crate) enum Chat {
+    InOnePiece(u64),
+    Streamed(u64),
 }
 
 /// What became of a load.
@@ -56,6 +69,7 @@ struct Made {
 struct Lane {
     from: Ipv4Addr,
     port: u16,
+    chat: Chat,
     request: Arc<[u8]>,
     stream: Option<TcpStream>,
     buffer: Vec<u8>,
@@ -72,15 +86,15 @@ impl Offered {
         Self { lanes, lasts, rate: Some(rate) }
     }
 
-    /// Offers it to the gateways in turn; each call asks for so many tokens in one piece.
-    pub(crate) async fn run(self, scene: &Scene, user: &User, tokens: u64) -> Paced {
-        let request: Arc<[u8]> = request(scene, user, tokens).into();
+    /// Offers it to the gateways in turn.
+    pub(crate) async fn run(self, scene: &Scene, user: &User, chat: Chat) -> Paced {
+        let request: Arc<[u8]> = request(scene, user, chat).into();
         let ports: Vec<u16> = scene.platform.gateways.iter().map(|gateway| gateway.http_port).collect();
         let (begins, next) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let mut lanes = JoinSet::new();
         for number in 0..self.lanes {
             let from = Ipv4Addr::new(127, 0, 0, 1 + u8::try_from(number / OF_AN_ADDRESS).unwrap());
-            let lane = Lane::new(from, ports[number % ports.len()], Arc::clone(&request));
+            let lane = Lane::new(from, ports[number % ports.len()], chat, Arc::clone(&request));
             lanes.spawn(lane.work(Arc::clone(&next), self.rate, begins, begins + self.lasts));
         }
         let (mut calls, mut missed) = (Vec::new(), Vec::new());
@@ -132,8 +146,17 @@ impl Paced {
 }
 
 impl Lane {
-    fn new(from: Ipv4Addr, port: u16, request: Arc<[u8]>) -> Self {
-        Self { from, port, request, stream: None, buffer: Vec::new() }
+    fn new(from: Ipv4Addr, port: u16, chat: Chat, request: Arc<[u8]>) -> Self {
+        Self { from, port, chat, request, stream: None, buffer: Vec::new() }
+    }
+
+    /// A call of which nothing is known yet.
+    fn nothing(&self, started: Instant) -> Seen {
+        let in_one_piece = match self.chat {
+            Chat::InOnePiece(tokens) => Some(tokens),
+            Chat::Streamed(_) => None,
+        };
+        Seen { in_one_piece, ..Seen::nothing(started) }
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
@@ -164,7 +187,7 @@ impl Lane {
                 self.stream = None;
                 sleep(AFTER_FAILURE).await;
             }
-            let call = call.unwrap_or(Seen { started, call: None, tokens: 0, end: End::Nothing, code: None });
+            let call = call.unwrap_or_else(|| self.nothing(started));
             made.calls.push((call, started.elapsed()));
         }
     }
@@ -175,46 +198,71 @@ impl Lane {
             self.buffer.clear();
             self.stream = Some(self.connect().await.ok()?);
         }
-        let stream = self.stream.as_mut()?;
-        stream.write_all(&self.request).await.ok()?;
+        self.stream.as_mut()?.write_all(&self.request).await.ok()?;
         let end = loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
                 break end + 4;
             }
-            (stream.read_buf(&mut self.buffer).await.ok()? > 0).then_some(())?;
+            self.read_some().await?;
         };
         let head = String::from_utf8(self.buffer.drain(..end).collect()).ok()?.to_ascii_lowercase();
         let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        let length: usize = field("content-length")?.parse().ok()?;
-        while self.buffer.len() < length {
-            (stream.read_buf(&mut self.buffer).await.ok()? > 0).then_some(())?;
-        }
-        let body: Vec<u8> = self.buffer.drain(..length).collect();
+        let (body, is_whole) = match field("content-length") {
+            Some(length) => (self.body(length.parse().ok()?).await?, true),
+            None => {
+                let tail = self.tail_of_stream().await?;
+                let is_whole = find(&tail, b"data: [DONE]").is_some();
+                (tail, is_whole)
+            }
+        };
         if field("connection") == Some("close") {
             self.stream = None;
         }
         let status: u16 = head.split(' ').nth(1)?.parse().ok()?;
         let call: Option<Uuid> = field(protocol::headers::INVOCATION_ID).and_then(|id| id.parse().ok());
-        if status == 200 {
-            return Some(Seen {
-                started,
-                call,
-                tokens: after(&body, "\"completion_tokens\":")?,
-                end: End::Whole,
-                code: None,
-            });
+        let seen = Seen { call, ..self.nothing(started) };
+        if status != 200 {
+            return Some(Seen { end: End::Refused(status), code: load::code_of(&body), ..seen });
         }
-        let code =
-            serde_json::from_slice::<serde_json::Value>(&body).ok()?["error"]["code"].as_str().map(str::to_owned);
-        Some(Seen { started, call, tokens: 0, end: End::Refused(status), code })
+        let end = if is_whole { End::Whole } else { End::Told };
+        Some(Seen { tokens: after(&body, "\"completion_tokens\":")?, end, ..seen })
+    }
+
+    async fn body(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < length {
+            self.read_some().await?;
+        }
+        Some(self.buffer.drain(..length).collect())
+    }
+
+    /// Reads a stream to its end, and keeps no more of it than that.
+    async fn tail_of_stream(&mut self) -> Option<Vec<u8>> {
+        while !self.buffer.ends_with(LAST_CHUNK) {
+            self.buffer.drain(..self.buffer.len().saturating_sub(TAIL));
+            self.buffer.reserve(AT_A_TIME);
+            self.read_some().await?;
+        }
+        Some(std::mem::take(&mut self.buffer))
+    }
+
+    /// None at the end of the connection.
+    async fn read_some(&mut self) -> Option<()> {
+        let read = self.stream.as_mut()?.read_buf(&mut self.buffer).await.ok()?;
+        (read > 0).then_some(())
     }
 }
 
-fn request(scene: &Scene, user: &User, tokens: u64) -> Vec<u8> {
-    let model = &scene.sample(Engine::Vllm).model;
-    let body = json!({
-        "model": model, "stream": false, "max_tokens": tokens, "messages": [{"role": "user", "content": "Go on."}],
-    })
+fn request(scene: &Scene, user: &User, chat: Chat) -> Vec<u8> {
+    let (model, messages) = (&scene.sample(Engine::Vllm).model, json!([{"role": "user", "content": "Go on."}]));
+    let body = match chat {
+        Chat::InOnePiece(tokens) => {
+            json!({"model": model, "stream": false, "max_tokens": tokens, "messages": messages})
+        }
+        Chat::Streamed(tokens) => {
+            let usage = json!({"include_usage": true});
+            json!({"model": model, "stream": true, "stream_options": usage, "max_tokens": tokens, "messages": messages})
+        }
+    }
     .to_string();
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nHost: llm.{DOMAIN}\r\nAuthorization: Bearer {}\r\n\

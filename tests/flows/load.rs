@@ -19,6 +19,8 @@ use crate::scene::{Scene, User};
 
 const LONGEST: Duration = Duration::from_secs(120);
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
+/// How many calls of [`Load::start_any`] ask for an answer in one piece.
+const IN_ONE_PIECE: f64 = 0.25;
 
 /// How a call ended for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +43,10 @@ pub(crate) struct Seen {
     pub(crate) started: Instant,
     /// Its `X-Chutes-InvocationID`.
     pub(crate) call: Option<Uuid>,
-    /// Content chunks received.
+    /// Content chunks received; all that it asked for, once anything of an answer in one piece came.
     pub(crate) tokens: u64,
+    /// How many it asked for in one piece; none for a stream.
+    pub(crate) in_one_piece: Option<u64>,
     pub(crate) end: End,
     /// The code of the refusal, if it was one.
     pub(crate) code: Option<String>,
@@ -50,7 +54,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn nothing(started: Instant) -> Self {
-        Self { started, call: None, tokens: 0, end: End::Nothing, code: None }
+        Self { started, call: None, tokens: 0, in_one_piece: None, end: End::Nothing, code: None }
     }
 }
 
@@ -64,16 +68,16 @@ impl Load {
     /// Starts clients that take turns at the gateways; what they ask for follows from the seed.
     pub(crate) fn start(scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
         let urls = (0..scene.gateways()).map(|gateway| scene.url_at("llm", gateway)).collect();
-        Self::at(urls, scene, user, clients, seed)
+        Self::at(urls, 0.0, scene, user, clients, seed)
     }
 
-    /// The same over HTTP/2 or over HTTP/1.1 without TLS.
+    /// The same over HTTP/2 or over HTTP/1.1 without TLS, some of it in one piece.
     pub(crate) fn start_any(scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
         let urls = |gateway| [scene.url_at("llm", gateway), scene.plain_url_at("llm", gateway)];
-        Self::at((0..scene.gateways()).flat_map(urls).collect(), scene, user, clients, seed)
+        Self::at((0..scene.gateways()).flat_map(urls).collect(), IN_ONE_PIECE, scene, user, clients, seed)
     }
 
-    fn at(urls: Vec<String>, scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
+    fn at(urls: Vec<String>, in_one_piece: f64, scene: &Scene, user: &User, clients: u64, seed: u64) -> Self {
         let stop = watch::Sender::new(false);
         let mut running = JoinSet::new();
         for number in 0..clients {
@@ -84,7 +88,8 @@ impl Load {
                 let mut seen = Vec::new();
                 while !*stopping.borrow() {
                     let url = &urls[choice.random_range(0..urls.len())];
-                    let call = ask(&web, url, &key, &model, choice.random_range(5..40)).await;
+                    let (tokens, in_one_piece) = (choice.random_range(5..40), choice.random_bool(in_one_piece));
+                    let call = call(&web, url, &key, Chat { model: &model, tokens, in_one_piece }).await;
                     if call.end != End::Whole {
                         sleep(AFTER_FAILURE).await;
                     }
@@ -105,20 +110,37 @@ impl Load {
 
 /// One streamed chat of so many tokens.
 pub(crate) async fn ask(web: &Client, url: &str, key: &str, model: &str, tokens: u64) -> Seen {
+    call(web, url, key, Chat { model, tokens, in_one_piece: false }).await
+}
+
+/// What a call asks for.
+struct Chat<'a> {
+    model: &'a str,
+    tokens: u64,
+    in_one_piece: bool,
+}
+
+async fn call(web: &Client, url: &str, key: &str, chat: Chat<'_>) -> Seen {
     let body = json!({
-        "model": model, "stream": true, "max_tokens": tokens, "messages": [{"role": "user", "content": "Go on."}],
+        "model": chat.model, "stream": !chat.in_one_piece, "max_tokens": chat.tokens,
+        "messages": [{"role": "user", "content": "Go on."}],
     });
     let request = web.post(format!("{url}/v1/chat/completions")).bearer_auth(key).json(&body).timeout(LONGEST);
-    let started = Instant::now();
-    let Ok(answer) = request.send().await else { return Seen::nothing(started) };
-    let id = call_of(&answer);
+    let in_one_piece = chat.in_one_piece.then_some(chat.tokens);
+    let seen = Seen { in_one_piece, ..Seen::nothing(Instant::now()) };
+    let Ok(answer) = request.send().await else { return seen };
+    let seen = Seen { call: call_of(&answer), ..seen };
     if !answer.status().is_success() {
         let end = End::Refused(answer.status().as_u16());
         let code = code_of(&answer.bytes().await.unwrap_or_default());
-        return Seen { started, call: id, tokens: 0, end, code };
+        return Seen { end, code, ..seen };
     }
-    let (tokens, end) = read(&mut answer.bytes_stream(), u64::MAX).await;
-    Seen { started, call: id, tokens, end, code: None }
+    let mut pieces = answer.bytes_stream();
+    let (tokens, end) = match in_one_piece {
+        None => read(&mut pieces, u64::MAX).await,
+        Some(tokens) => read_whole(&mut pieces, tokens).await,
+    };
+    Seen { tokens, end, ..seen }
 }
 
 /// The `X-Chutes-InvocationID` of an answer.
@@ -130,6 +152,24 @@ pub(crate) fn call_of(answer: &Response) -> Option<Uuid> {
 pub(crate) fn code_of(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     body.pointer("/error/code")?.as_str().map(str::to_owned)
+}
+
+/// The tokens of an answer in one piece, as it says itself.
+pub(crate) fn completion_tokens(body: &[u8]) -> u64 {
+    let answer: Value = serde_json::from_slice(body).unwrap();
+    answer.pointer("/usage/completion_tokens").and_then(Value::as_u64).unwrap()
+}
+
+/// Reads an answer in one piece, which has so many tokens.
+async fn read_whole(pieces: &mut (impl Stream<Item = reqwest::Result<Bytes>> + Unpin), tokens: u64) -> (u64, End) {
+    let mut body = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        match piece {
+            Ok(piece) => body.extend_from_slice(&piece),
+            Err(_) => return (if body.is_empty() { 0 } else { tokens }, End::Cut),
+        }
+    }
+    (completion_tokens(&body), End::Whole)
 }
 
 /// Reads so many content chunks of a stream; their number, and how it ended up to there.

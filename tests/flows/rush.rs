@@ -17,8 +17,10 @@ use crate::scene::{Scene, User};
 
 const LONGEST: Duration = Duration::from_secs(60);
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
-/// Tokens of a stream; an answer in one piece has one.
+/// Tokens of a stream.
 const TOKENS: u64 = 20;
+/// Those of an answer in one piece.
+const WHOLE: u64 = 1;
 const BUFFER: usize = 16 * 1024;
 
 /// How fast, by how many, and what.
@@ -91,7 +93,7 @@ impl Requests {
             );
             (head + &body).into_bytes()
         };
-        Self { port, whole: request(false, 1), stream: request(true, TOKENS) }
+        Self { port, whole: request(false, WHOLE), stream: request(true, TOKENS) }
     }
 }
 
@@ -112,6 +114,7 @@ async fn call_on(
         let stream = turn % stream_every == 0;
         let call = timeout(LONGEST, call(&mut connection, &requests, stream)).await;
         let call = call.unwrap_or_else(|_| Seen::nothing(Instant::now()));
+        let call = Seen { in_one_piece: (!stream).then_some(WHOLE), ..call };
         if !matches!(call.end, End::Whole | End::Told) {
             connection = None;
         }
@@ -136,10 +139,10 @@ async fn call(connection: &mut Option<TcpStream>, requests: &Requests, stream: b
     }
     let Some(head) = read_head(socket).await else { return Seen::nothing(started) };
     let (status, id) = (head.status, head.call);
-    let seen = |tokens, end| Seen { started, call: id, tokens, end, code: None };
+    let seen = |tokens, end| Seen { call: id, tokens, end, ..Seen::nothing(started) };
     match (head.length, status) {
         (Some(_), 200) => match read_whole(socket, head).await {
-            Some(body) => seen(completion_tokens(&body), End::Whole),
+            Some(body) => seen(load::completion_tokens(&body), End::Whole),
             None => seen(0, End::Cut),
         },
         (None, 200) => {
@@ -208,9 +211,4 @@ fn first_chunk(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let length = usize::from_str_radix(std::str::from_utf8(&bytes[..line]).unwrap().trim(), 16).unwrap();
     let used = line + 2 + length + 2;
     Some((bytes.get(line + 2..line + 2 + length)?, used)).filter(|_| bytes.len() >= used)
-}
-
-fn completion_tokens(body: &[u8]) -> u64 {
-    let answer: serde_json::Value = serde_json::from_slice(body).unwrap();
-    answer.pointer("/usage/completion_tokens").and_then(serde_json::Value::as_u64).unwrap()
 }

@@ -147,7 +147,7 @@ async fn stream(web: &Client, target: &Target, version: Version, tokens: u64, be
         }
     };
     let (tokens, end) = load::read_telling(&mut answer.bytes_stream(), u64::MAX, tell).await;
-    Seen { started, call, tokens, end, code: None }
+    Seen { call, tokens, end, ..Seen::nothing(started) }
 }
 
 /// Short calls without end: on new connections, and on kept ones of both versions of HTTP.

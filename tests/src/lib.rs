@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod children;
 pub mod clock;
 pub mod config;
+pub mod cores;
 pub mod cost;
 pub mod dashboard;
 pub mod description;

@@ -135,8 +135,9 @@ impl Next {
 
 #[tokio::test]
 async fn malformed_requests_are_refused_clearly_and_smuggle_nothing() {
-    let service = Service::start().await;
-    let platform = Platform::start(&[], Wishes { api: Some(service.address), ..Wishes::default() }).await;
+    let (service, log) = (Service::start().await, tempfile::NamedTempFile::new().unwrap());
+    let wishes = Wishes { api: Some(service.address), log: Some(log.reopen().unwrap()), ..Wishes::default() };
+    let platform = Platform::start(&[], wishes).await;
     let cases = cases();
     let ours = offer_all(([127, 0, 0, 1], platform.http).into(), &service, &cases).await;
     let mut wrong = Vec::new();
@@ -162,6 +163,12 @@ async fn malformed_requests_are_refused_clearly_and_smuggle_nothing() {
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
     platform.is_idle().await;
+    for held in ["chutes_gateway_forwarded", "chutes_gateway_connections"] {
+        platform.until(held, |number| number == 0.0).await;
+    }
+    // A request that makes its task panic is cut off, as some of these have to be.
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    assert!(!log.contains("panicked at"), "{log}");
 }
 
 /// Bodies of calls that are none, on the façade.

@@ -29,6 +29,9 @@ use crate::redis_server::RedisServer;
 /// The domain of the gateway under test.
 pub(crate) const DOMAIN: &str = "chutes.localhost";
 
+/// Calls that an instance of the chutes takes at once.
+pub(crate) const CONCURRENCY: usize = 8;
+
 const DIRECTORY_KEY: &str = "11";
 const CALL_SEED: &str = "22";
 const SESSION_KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
@@ -46,6 +49,8 @@ pub(crate) struct Wishes {
     pub(crate) scopes: Option<Scopes>,
     /// Where the API is.
     pub(crate) api: Option<std::net::SocketAddr>,
+    /// Where the gateway logs to, instead of the test's own output.
+    pub(crate) log: Option<std::fs::File>,
 }
 
 /// A running gateway.
@@ -133,7 +138,7 @@ impl Platform {
         arguments
             .extend(["--upgrade-socket".to_owned(), folder.path().join("upgrade/upgrade.sock").display().to_string()]);
         arguments.extend(wishes.settings);
-        let process = Process::start(&arguments, Stdio::inherit());
+        let process = Process::start(&arguments, wishes.log.map_or_else(Stdio::inherit, Stdio::from));
         let secret = key.reveal().to_owned();
         let platform =
             Self { redis, http, https, internal, key: secret, user, llm, authority, process, arguments, folder };
@@ -406,7 +411,7 @@ fn directory(owner: UserId, llm: ChuteId, own: ChuteId, instances: &[&Scripted])
         image_owner: owner,
         model: Some(serde_json::json!({ "id": name, "object": "model" })),
         price: None,
-        concurrency: 8,
+        concurrency: CONCURRENCY as u32,
         multiplier: 1.5,
         invocations: 0,
         rate_per_minute: None,

@@ -1,15 +1,18 @@
 //! Which instance a call goes to when one is silent, fails, or has failed too often.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use gateway::retry::SPAN;
+use protocol::ids::CallId;
 use protocol::usage::Outcome;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::client::{Answer, ask, chat, content};
 use crate::instance::{Act, Scripted};
-use crate::platform::{Platform, Wishes};
+use crate::platform::{CONCURRENCY, Platform, Wishes};
 
 const CHAT: &str = "/v1/chat/completions";
 const DONE: &str = "data: [DONE]\n\n";
@@ -115,6 +118,24 @@ async fn calls_under_way_on_an_instance_that_dies_go_on_without_a_budget() {
         "{:?}",
         answers.iter().map(|got| got.status).collect::<Vec<_>>()
     );
+}
+
+#[tokio::test]
+async fn instances_that_break_every_connection_cost_a_tenth_more_attempts_and_what_one_instance_takes_at_once() {
+    const CALLS: usize = 60;
+    /// So many that each fails too seldom to be left alone.
+    const INSTANCES: usize = 60;
+    let breaking = Scripted::start([Act::Close]).await;
+    let platform = start(&[&breaking; INSTANCES], &["--retry-floor=0"]).await;
+    let begun = Instant::now();
+    let answers = join_all((0..CALLS).map(|_| call(&platform, false))).await;
+    assert!(begun.elapsed() < SPAN, "they have more than one budget");
+    assert!(answers.iter().all(|got| got.status == 502), "{answers:?}");
+    let records = platform.records(breaking.asked()).await;
+    let calls: HashSet<CallId> = records.iter().map(|record| record.admission.call).collect();
+    assert_eq!((records.len(), calls.len()), (breaking.asked(), CALLS));
+    let retries = breaking.asked() - CALLS;
+    assert!((CONCURRENCY..=CONCURRENCY + CALLS / 10).contains(&retries), "{retries} retries of {CALLS} calls");
 }
 
 #[tokio::test]

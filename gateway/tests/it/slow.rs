@@ -24,7 +24,7 @@ const STILL: Duration = Duration::from_secs(1);
 /// What the kernel's buffers between an instance and a client hold at most, and some more.
 const ON_THE_WAY: usize = 32 << 20;
 /// What is on the way to a client with room for little is less.
-const MORE_THAN_FITS: usize = 6 << 20;
+pub(crate) const MORE_THAN_FITS: usize = 6 << 20;
 /// What a stream that nobody reads may take of the gateway's memory.
 const MEMORY: usize = 512 << 10;
 
@@ -175,7 +175,7 @@ async fn a_stream_of_which_a_client_of_http2_took_nothing_is_not_counted() {
 }
 
 /// An answer in one piece with so many bytes of text, which are four to a token.
-fn whole(text: usize) -> Act {
+pub(crate) fn whole(text: usize) -> Act {
     Act::Json(format!(r#"{{"choices":[{{"message":{{"content":"{}"}}}}]}}"#, "x".repeat(text)))
 }
 

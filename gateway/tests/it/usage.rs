@@ -3,5 +3,6 @@
 mod faults;
 mod killed;
 mod measure;
+mod one_piece;
 mod platform;
 mod shipping;

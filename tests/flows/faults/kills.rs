@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{show, wait_until_known};
 use crate::books;
-use crate::load::{End, Load};
+use crate::load::{End, Load, Seen};
 use crate::scene::Scene;
 
 const CLIENTS: u64 = 8;
@@ -32,6 +32,8 @@ const TAKE_OVER: Duration = Duration::from_millis(1500);
 const LAST_SECOND: u64 = 64 << 10;
 /// Streams that a thousand kills have to cut: more than one for each gateway that died.
 const CUT: usize = 500;
+/// Answers in one piece that they have to come upon.
+const CUT_WHOLE: i64 = 100;
 /// Kills between two lines about how far it is.
 const TOLD_EVERY: usize = 50;
 
@@ -148,9 +150,9 @@ async fn kill_at_random(scene: &mut Scene, kills: usize, choice: &mut StdRng) {
     }
 }
 
-/// How many attempts ended how.
-async fn outcomes(db: &PgPool) -> Vec<(String, i64)> {
-    let text = "select outcome, count(*) from invocations group by outcome order by outcome";
+/// How many attempts of each function ended how.
+async fn outcomes(db: &PgPool) -> Vec<(String, String, i64)> {
+    let text = "select function_name, outcome, count(*) from invocations group by 1, 2 order by 1, 2";
     sqlx::query_as(text).fetch_all(db).await.unwrap()
 }
 
@@ -179,8 +181,13 @@ async fn whatever_is_killed_at_whatever_moment_each_call_is_counted_once() {
     show("parts killed at random", &seen);
     let whole = seen.iter().filter(|call| call.end == End::Whole).count();
     assert!(whole > 0, "nobody was served");
-    let cut = seen.iter().filter(|call| call.end == End::Cut && call.tokens > 0).count();
+    let is_cut_stream = |call: &&Seen| call.end == End::Cut && call.tokens > 0 && call.in_one_piece.is_none();
+    let cut = seen.iter().filter(is_cut_stream).count();
     assert!(cut >= Size::asked().pick(0, CUT), "only {cut} streams were cut");
     books::balance(&mut scene, &user, &seen).await;
-    screen::say(&format!("recorded: {:?}", outcomes(&scene.db).await));
+    let outcomes = outcomes(&scene.db).await;
+    screen::say(&format!("recorded: {outcomes:?}"));
+    let lost = |function: &str| outcomes.iter().find(|one| (one.0.as_str(), one.1.as_str()) == (function, "lost"));
+    let in_one_piece = lost("chat").map_or(0, |found| found.2);
+    assert!(in_one_piece >= Size::asked().pick(0, CUT_WHOLE), "gateways died with {in_one_piece} answers in one piece");
 }

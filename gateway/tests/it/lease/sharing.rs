@@ -2,17 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use gateway::refusal::Refusal;
+use protocol::directory::Directory;
 use protocol::ids::{ChuteId, InstanceId, WriterId};
 use protocol::keys::Key;
-use protocol::load::Load;
+use protocol::load::{ChuteLoad, Load};
 use protocol::principal::{Bucket, FundsEntry, UserEntry};
+use redis::Commands;
 use tokio::task::JoinSet;
 
 use super::{Sharer, chute, let_in, limited};
+use crate::client::{Raw, chat, content, request};
+use crate::instance::{Act, Scripted};
+use crate::platform::{Platform, Wishes};
+use crate::redis_server::RedisServer;
 use crate::who::{Who, eventually, user};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,4 +170,55 @@ async fn each_gateway_hears_what_the_others_have_to_do() {
     eventually("another is heard of", async || third.elsewhere(instance) == 1).await;
     who.redis.kill();
     eventually("what is old is not believed", async || third.elsewhere(instance) == 0).await;
+}
+
+/// What a gateway has told last.
+fn told(redis: &RedisServer, gateway: WriterId) -> Option<Load> {
+    let text: Option<String> = redis.connection().get(Key::load(gateway).as_str()).unwrap();
+    text.map(|text| serde_json::from_str(&text).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gateway_has_to_do_is_told_four_times_a_second() {
+    const CHANGES: u32 = 9;
+    let (who, gateway) = (Who::start().await, WriterId::random());
+    let sharer = Sharer::start(&who, &who.redis.url(), gateway).await;
+    let (chute, instance) = (ChuteId::random(), InstanceId::random());
+    let (mut attempts, mut took) = (Vec::new(), Vec::new());
+    for number in 1..=CHANGES {
+        // The change before has just been told of, so that this one waits for as long as any.
+        let begun = Instant::now();
+        attempts.push(sharer.loads.enter(chute, instance));
+        let in_flight = [(instance, number)].into();
+        let expected = Some(Load { chutes: [(chute, ChuteLoad { in_flight, ..ChuteLoad::default() })].into() });
+        eventually("the change is told of", async || told(&who.redis, gateway) == expected).await;
+        took.push(begun.elapsed());
+    }
+    // Most of them: a machine that does something else too may be late now and then.
+    took.sort_unstable();
+    assert!(took[took.len() / 2] <= Duration::from_millis(500), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_call_that_finds_every_instance_full_is_told_of_as_limited() {
+    let instance = Scripted::start([Act::Stall(vec![content("one")])]).await;
+    let narrow: fn(&mut Directory) = |directory| directory.chutes.iter_mut().for_each(|chute| chute.concurrency = 1);
+    let platform = Platform::start(&[&instance], Wishes { directory: Some(narrow), ..Wishes::default() }).await;
+    let call = request(&platform, "POST", "llm-chute", "/v1/chat/completions", &chat(true));
+    let mut raw = [Raw::connect(&platform).await, Raw::connect(&platform).await];
+    raw[0].send(&call).await;
+    raw[0].read_until("one").await;
+    raw[1].send(&call).await;
+    let got = raw[1].answer().await;
+    assert_eq!((got.status, got.json()["error"]["code"].as_str()), (429, Some("at_capacity")));
+    let mut redis = platform.redis.connection();
+    eventually("one call is limited beside the one in flight", async || {
+        let keys: Vec<String> = redis.keys("load:*").unwrap();
+        let Some(of_the_only_gateway) = keys.first() else { return false };
+        let text: String = redis.get(of_the_only_gateway).unwrap();
+        let load: Load = serde_json::from_str(&text).unwrap();
+        let chute = load.chutes.get(&platform.llm).cloned().unwrap_or_default();
+        (chute.limited, chute.in_flight.values().sum::<u32>()) == (1, 1)
+    })
+    .await;
 }
