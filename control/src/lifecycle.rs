@@ -4,23 +4,28 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 /// The permanent tasks of a process.
-#[derive(Default)]
 pub struct Lifecycle {
     stop: CancellationToken,
     tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Lifecycle {
-    /// A life cycle without tasks.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    /// A life cycle without tasks. From here on a signal to stop is heard, whatever has been started by then.
+    ///
+    /// # Errors
+    /// When the system does not let the process handle signals.
+    pub fn new() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+        Ok(Self { stop: CancellationToken::new(), tasks: JoinSet::new(), terminate, interrupt })
     }
 
     /// Is cancelled when the program shall stop; a task that sees it finishes what it began and returns.
@@ -39,11 +44,9 @@ impl Lifecycle {
     /// # Errors
     /// When a task ended by itself, or one did not stop within the grace period.
     pub async fn run(mut self, grace: Duration) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         let cause = tokio::select! {
-            _ = terminate.recv() => Ok("SIGTERM"),
-            _ = interrupt.recv() => Ok("SIGINT"),
+            _ = self.terminate.recv() => Ok("SIGTERM"),
+            _ = self.interrupt.recv() => Ok("SIGINT"),
             ended = self.tasks.join_next() => Err(ended),
         };
         self.stop.cancel();
@@ -89,7 +92,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_permanent_task_that_ends_stops_the_program_and_the_others() {
-        let mut lifecycle = Lifecycle::new();
+        let mut lifecycle = Lifecycle::new().unwrap();
         let stopping = lifecycle.stopping();
         let (told, heard) = tokio::sync::oneshot::channel();
         lifecycle.spawn("waits", async move {
@@ -104,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_does_not_stop_is_aborted_and_reported() {
-        let mut lifecycle = Lifecycle::new();
+        let mut lifecycle = Lifecycle::new().unwrap();
         lifecycle.spawn("deaf", std::future::pending());
         lifecycle.spawn("fails", async { anyhow::bail!("no luck") });
         let error = lifecycle.run(Duration::from_millis(10)).await.unwrap_err();

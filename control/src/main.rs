@@ -69,7 +69,7 @@ fn run(role: Role, log: &str) -> anyhow::Result<ExitCode> {
 /// Does the duties.
 async fn worker(settings: config::Worker) -> anyhow::Result<()> {
     let state = state(&settings.database, &settings.time)?;
-    let mut lifecycle = Lifecycle::new();
+    let mut lifecycle = Lifecycle::new()?;
     serve_internal(&mut lifecycle, &settings.internal, &state).await?;
     let board = Board::new(bus::connect(settings.redis.redis_url.reveal())?);
     let keys = Keys::new(
@@ -105,7 +105,7 @@ fn keep_record(
 /// Serves the public routes.
 async fn api(settings: config::Api) -> anyhow::Result<()> {
     let state = state(&settings.database, &settings.time)?;
-    let mut lifecycle = Lifecycle::new();
+    let mut lifecycle = Lifecycle::new()?;
     serve_internal(&mut lifecycle, &settings.internal, &state).await?;
     let listener = http::listen(settings.listen).await?;
     lifecycle.spawn(
