@@ -39,9 +39,6 @@ const CROWD: usize = 1;
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How long 99 of 100 refusals may take.
 const FAST: Duration = Duration::from_millis(50);
-/// The same of a gateway without processor to spare: a refusal waits until each call that is ready had its turn, in which
-/// it goes on with all that has come for it.
-const FAST_WITHOUT_PROCESSOR: Duration = Duration::from_millis(500);
 
 /// The most calls that the stack ends well in a second, whatever is asked of it.
 async fn peak(scene: &Scene, user: &User, chat: Chat, calls_at_once: &[usize], seen: &mut Vec<Seen>) -> f64 {
@@ -115,7 +112,7 @@ fn assert_served_well(load: &Paced, from: Instant) {
 }
 
 /// Fails unless ten times the peak was asked for, the peak served, and the rest refused fast.
-fn assert_kept_its_peak(over: &Paced, peak: f64, fast: Duration) {
+fn assert_kept_its_peak(over: &Paced, peak: f64) {
     let (times, share) = (over.sent() / peak, over.goodput() / peak);
     let enough = Size::asked().pick(0.3, 0.9) * TIMES;
     assert!(times >= enough, "{times:.1} times the peak was asked for: that is no overload");
@@ -125,7 +122,7 @@ fn assert_kept_its_peak(over: &Paced, peak: f64, fast: Duration) {
     // As above, of a machine that does something else too.
     if Size::asked() == Size::Full {
         assert!(share >= GOOD, "{:.0} % of the peak", 100.0 * share);
-        assert!(slow <= fast, "of a hundred refusals one took {slow:?}");
+        assert!(slow <= FAST, "of a hundred refusals one took {slow:?}");
     }
 }
 
@@ -139,7 +136,7 @@ async fn ten_times_what_the_instances_can_take_leaves_them_at_their_peak_and_los
     let mut seen = Vec::new();
     let peak = peak(&scene, &user, SHORT, &[places / 2, places], &mut seen).await;
     let (over, after) = overload(&scene, &user, SHORT, peak, LANES).await;
-    assert_kept_its_peak(&over, peak, FAST);
+    assert_kept_its_peak(&over, peak);
     seen.extend([over.seen, after.seen].concat());
     sleep(Duration::from_secs(1)).await;
     books::balance(&mut scene, &user, &seen).await;
@@ -183,15 +180,15 @@ async fn ten_times_what_the_processor_of_a_gateway_can_take_leaves_it_at_its_pea
     let _crowd = core.crowd(Size::asked().pick(0, CROWD), &scene.platform.spawner).await.unwrap();
     let instant = Behaviour { tokens_per_second: 1e9, prefill_ms: 0, ..Behaviour::default() };
     scene.behave(Engine::Vllm, &instant).await;
-    // They cost a gateway much, a client little, and much more than a refusal.
-    let long = Chat::Streamed(Size::asked().pick(300, 1500));
+    // They cost a client little, and the gateway more than a hundred refusals: nine of these come with each.
+    let long = Chat::Streamed(Size::asked().pick(300, 3000));
     let (chute, mut seen) = (scene.sample(Engine::Vllm), Vec::new());
     let places = chute.instances.len() * chute.concurrency;
     let at_once = [places / 2, places];
     let peak = watch(&mut scene, async |scene| peak(scene, &user, long, &at_once, &mut seen).await).await;
     let whole = async |scene: &Scene| overload(scene, &user, long, peak, LANES).await;
     let (over, after) = watch(&mut scene, whole).await;
-    assert_kept_its_peak(&over, peak, FAST_WITHOUT_PROCESSOR);
+    assert_kept_its_peak(&over, peak);
     seen.extend([over.seen, after.seen].concat());
     sleep(Duration::from_secs(1)).await;
     books::balance(&mut scene, &user, &seen).await;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
+use tokio::task::yield_now;
 
 use super::downstream::{Downstream, Gone};
 use super::flow::Flow;
@@ -24,6 +25,8 @@ pub(super) struct Relay<A> {
     flow: Flow,
     started: Instant,
     ended: bool,
+    /// Whether there may have been more at once than was taken.
+    is_behind: bool,
     /// A failure behind pieces that the client still gets; such a stream has not ended.
     failed: Option<Failure>,
 }
@@ -42,7 +45,7 @@ pub(super) enum Ended {
 impl<A: Answer> Relay<A> {
     /// A stream whose answer has begun; times count from `started`.
     pub(super) fn new(answer: A, lines: Lines, meter: Meter, started: Instant) -> Self {
-        Self { answer, lines, meter, flow: Flow::default(), started, ended: false, failed: None }
+        Self { answer, lines, meter, flow: Flow::default(), started, ended: false, is_behind: false, failed: None }
     }
 
     /// What was counted so far.
@@ -64,6 +67,10 @@ impl<A: Answer> Relay<A> {
         if let Some(failure) = self.failed.take() {
             return Err(failure);
         }
+        // A stream that is there faster than it is relayed leaves others their turn.
+        if std::mem::take(&mut self.is_behind) {
+            yield_now().await;
+        }
         self.flow.waits(Instant::now());
         let mut opened = Vec::new();
         let mut size = 0;
@@ -84,6 +91,7 @@ impl<A: Answer> Relay<A> {
                 Err(failure) => break Err(failure),
             }
             if size >= JOINED {
+                self.is_behind = true;
                 break Ok(());
             }
             match self.answer.piece().now_or_never() {

@@ -49,6 +49,26 @@ async fn run(relay: &mut Relay<ScriptedAnswer>, client: &mut ScriptedClient) -> 
 }
 
 #[tokio::test]
+async fn a_stream_that_is_there_faster_than_it_is_relayed_leaves_others_their_turn() {
+    const WRITES: usize = 5;
+    let full: &str = ONE.repeat(JOINED / ONE.len()).leak();
+    let (mut client, mut turns) = (ScriptedClient::default(), 0);
+    let mut relay = relay((0..WRITES).map(|_| Says::Text(full)).collect());
+    let others = async {
+        loop {
+            turns += 1;
+            yield_now().await;
+        }
+    };
+    let (ended, _) = tokio::select! {
+        biased;
+        ended = run(&mut relay, &mut client) => ended,
+        () = others => unreachable!("it goes on"),
+    };
+    assert_eq!((ended, client.written.len(), turns), (Ended::Whole, WRITES, WRITES));
+}
+
+#[tokio::test]
 async fn pieces_that_are_there_at_once_leave_in_one_write() {
     let mut client = ScriptedClient::default();
     let mut relay = relay(vec![Says::Text(ONE), Says::Text(ONE), Says::Pauses, Says::Text(ONE)]);
